@@ -1,0 +1,329 @@
+"""Settings: every option typed, explained and checked; the only reader of the environment.
+
+`docs/configuration.md` and `.env.example` are generated from the fields below (`make docs-config`), and a test
+holds them to it.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from dotenv import dotenv_values
+
+from tokenserver.errors import ConfigurationError
+
+PREFIX: Final = "TOKENSERVER_"
+SIGNING_ALGS: Final = ("RS256", "PS256", "ES256", "EdDSA")
+UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION: Final = re.compile(r"([0-9]{1,9}) ?([smhd]?)")
+
+
+def _text(value: str) -> str:
+    if not value.strip() or any(ord(c) < 32 for c in value):
+        raise ValueError("must be text without control characters")
+    return value.strip()
+
+
+def _flag(value: str) -> bool:
+    known = {"1": True, "on": True, "true": True, "yes": True, "0": False, "off": False, "false": False}
+    known["no"] = False
+    if value.lower() not in known:
+        raise ValueError("must be on or off")
+    return known[value.lower()]
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _duration(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        match = DURATION.fullmatch(value.strip())
+        seconds = int(match[1]) * UNIT_SECONDS[match[2]] if match else -1
+        if not low <= seconds <= high:
+            raise ValueError(f"must be a duration from {low} s to {high} s, such as 300, 5m, 12h or 30d")
+        return seconds
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError("must be one of " + ", ".join(choices))
+        return value
+
+    return parse
+
+
+def _path(value: str) -> Path:
+    return Path(_text(value)).expanduser().absolute()
+
+
+def _issuer(value: str) -> str:
+    # RFC 8414 section 2: no query, no fragment. http is for loopback and development alone (checked below).
+    parts = urlsplit(_text(value))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an http or https URL without query and fragment")
+    if parts.username or parts.password or value.endswith("/") or parts.path:
+        raise ValueError("must be scheme://host[:port] alone, without a user, a path or a final slash")
+    return value
+
+
+def _email(value: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
+        raise ValueError("must be an e-mail address")
+    return value
+
+
+def _database_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"sqlite", "postgresql", "cockroachdb"}:
+        raise ValueError("must start with postgresql://, cockroachdb:// or sqlite:///")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    schemes = {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}
+    if urlsplit(value).scheme not in schemes:
+        raise ValueError("must start with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    return value
+
+
+def _option(default: Any, parse: Callable[[str], Any], doc: str, *, shown: str = "", secret: bool = False) -> Any:
+    """One documented option. `shown`: the default as the manual prints it when it is computed."""
+    metadata = {"parse": parse, "doc": doc, "shown": shown, "secret": secret}
+    if isinstance(default, Path):
+        return field(default_factory=default.absolute, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server was told. Built by `load`; tests may build it directly."""
+
+    issuer: str = _option(
+        "",
+        _issuer,
+        "The exact issuer, as clients and verifiers know this server. Never taken from a request. Unset, it "
+        "follows host and port.",
+        shown="`http://127.0.0.1:8000`",
+    )
+    host: str = _option("127.0.0.1", _text, "Address to listen on.")
+    port: int = _option(8000, _whole(1, 65535), "Port to listen on.")
+    workers: int = _option(
+        max(1, os.cpu_count() or 1), _whole(1, 256), "Server processes.", shown="number of cores"
+    )
+    threads: int = _option(
+        8,
+        _whole(2, 64),
+        "Request threads in each process. Password hashing never holds more than half of them, so that a storm "
+        "of sign-ins can't starve refreshes.",
+    )
+    data_dir: Path = _option(Path("var"), _path, "Folder of the embedded SQLite and Redis files.", shown="`var`")
+    keys_dir: Path = _option(
+        Path("keys"), _path, "Folder of the signing key ring, shared by all nodes.", shown="`keys`"
+    )
+    database_url: str = _option(
+        "",
+        _database_url,
+        "`postgresql://user@host/db`, or `cockroachdb://…?sslmode=verify-full&sslrootcert=…&sslcert=…&sslkey=…`.",
+        shown="embedded SQLite in the data folder",
+        secret=True,
+    )
+    redis_url: str = _option(
+        "",
+        _redis_url,
+        "`redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/db`, "
+        "`redis+cluster://host:port,host:port`.",
+        shown="embedded Redis in the data folder, append-only file on",
+        secret=True,
+    )
+    admin_email: str = _option(
+        "",
+        _email,
+        "E-mail address of the first admin; used only while no admin exists.",
+        shown="`admin@localhost`",
+    )
+    admin_password: str = _option(
+        "",
+        str,
+        "Password of the first admin; used only while no admin exists.",
+        shown="generated, printed once",
+        secret=True,
+    )
+    access_token_ttl: int = _option(
+        300, _duration(30, 86400), "Lifetime of access tokens. Seconds, or with a unit: `5m`, `1h`."
+    )
+    refresh_token_ttl: int = _option(
+        30 * 86400,
+        _duration(60, 3650 * 86400),
+        "Absolute lifetime of a session's refresh tokens, counted from the sign-in. No rotation moves it.",
+        shown="`30d`",
+    )
+    refresh_idle_ttl: int = _option(
+        7 * 86400, _duration(30, 3650 * 86400), "A refresh token unused for so long is dead.", shown="`7d`"
+    )
+    refresh_grace: int = _option(
+        10,
+        _duration(0, 60),
+        "For so long after a rotation the token it consumed is answered with the same successor again, for "
+        "clients that lost the answer or raced themselves. `0`: strict single use.",
+        shown="`10`",
+    )
+    signing_alg: str = _option("RS256", _one_of(*SIGNING_ALGS), "JWS algorithm: " + ", ".join(SIGNING_ALGS) + ".")
+    audience: str = _option(
+        "",
+        _text,
+        "`aud` of access tokens of clients that registered no audience of their own; this server's own routes "
+        "require it.",
+        shown="the issuer",
+    )
+    jwks_max_age: int = _option(
+        300, _duration(10, 86400), "How long verifiers may cache the JWKS; a new key waits so long unused."
+    )
+    key_rotation_interval: int = _option(
+        90 * 86400,
+        _duration(0, 3650 * 86400),
+        "Age at which the active signing key is replaced by itself. `0`: only by command.",
+        shown="`90d`",
+    )
+    registration: str = _option("open", _one_of("open", "closed"), "Who may call `POST /auth/register`.")
+    rate_limits: bool = _option(
+        True, _flag, "Limits on sign-in and registration. `off` only for benchmarks.", shown="`on`"
+    )
+    trusted_proxies: int = _option(0, _whole(0, 10), "Hops of `X-Forwarded-*` to believe.")
+    env: str = _option(
+        "development",
+        _one_of("development", "production"),
+        "`production` refuses an http issuer on a host that isn't loopback, embedded stores, and connections to "
+        "SQL or Redis without TLS.",
+    )
+    allow_plaintext: bool = _option(
+        False,
+        _flag,
+        "Lets `production` talk to SQL and Redis without TLS, where the network itself is private.",
+        shown="`off`",
+    )
+    log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "How much is logged.")
+
+    def __post_init__(self) -> None:
+        set_default = object.__setattr__  # frozen: defaults that follow other options are filled in here
+        if not self.issuer:
+            host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - read, not bound
+            set_default(self, "issuer", f"http://{f'[{host}]' if ':' in host else host}:{self.port}")
+        if not self.audience:
+            set_default(self, "audience", self.issuer)
+        if self.refresh_idle_ttl > self.refresh_token_ttl:
+            set_default(self, "refresh_idle_ttl", self.refresh_token_ttl)
+
+    @property
+    def embedded_database(self) -> bool:
+        return not self.database_url
+
+    @property
+    def embedded_redis(self) -> bool:
+        return not self.redis_url
+
+    @property
+    def redis_socket(self) -> Path:
+        return self.data_dir / "redis.sock"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        if self.embedded_database:
+            return f"sqlite:///{self.data_dir / 'tokenserver.sqlite'}"
+        scheme, rest = self.database_url.split("://", 1)
+        return f"postgresql+psycopg2://{rest}" if scheme == "postgresql" else self.database_url
+
+    @property
+    def redis_connection_url(self) -> str:
+        return self.redis_url or f"unix://{quote(str(self.redis_socket))}"
+
+    def production_faults(self) -> list[str]:
+        """What `production` refuses to start with, one line each, naming the variable."""
+        if self.env != "production":
+            return []
+        faults = []
+        issuer = urlsplit(self.issuer)
+        if issuer.scheme != "https" and not is_loopback(issuer.hostname or ""):
+            faults.append("TOKENSERVER_ISSUER must be https in production")
+        if self.embedded_database:
+            faults.append("TOKENSERVER_DATABASE_URL must name a PostgreSQL or CockroachDB server in production")
+        elif not self.allow_plaintext and not _sql_has_tls(self.database_url):
+            faults.append(
+                "TOKENSERVER_DATABASE_URL needs sslmode=verify-full, verify-ca or require in production "
+                "(or TOKENSERVER_ALLOW_PLAINTEXT=1)"
+            )
+        if self.embedded_redis:
+            faults.append("TOKENSERVER_REDIS_URL must name a Redis server in production")
+        elif not self.allow_plaintext and not _redis_has_tls(self.redis_url):
+            faults.append("TOKENSERVER_REDIS_URL needs rediss:// in production (or TOKENSERVER_ALLOW_PLAINTEXT=1)")
+        if not self.rate_limits:
+            faults.append("TOKENSERVER_RATE_LIMITS must stay on in production")
+        return faults
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> "Settings":
+        """From the environment and `.env` of the working folder; the environment wins.
+
+        Raises ConfigurationError naming the variable.
+        """
+        dotenv = dotenv or Path(".env")
+        given = {k: v or "" for k, v in dotenv_values(dotenv).items()} if dotenv.is_file() else {}
+        given |= os.environ if environ is None else environ
+        options = {environment_name(f): f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, raw in sorted(given.items()):
+            # TOKENSERVER_TEST_* belongs to the test suite
+            if not name.startswith(PREFIX) or name.startswith(PREFIX + "TEST_"):
+                continue
+            option = options.get(name)
+            if option is None:
+                raise ConfigurationError(f"{name}: no such setting; docs/configuration.md lists them all")
+            if raw == "":
+                continue  # as in `TOKENSERVER_PORT= make run`: the default
+            try:
+                values[option.name] = option.metadata["parse"](raw)
+            except ValueError as error:
+                raise ConfigurationError(f"{name}: {error}") from None
+        settings = cls(**values)
+        faults = settings.production_faults()
+        if faults:
+            raise ConfigurationError("; ".join(faults))
+        return settings
+
+
+def environment_name(option: "Field[Any]") -> str:
+    return PREFIX + option.name.upper()
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _sql_has_tls(url: str) -> bool:
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if not parts.hostname and query.get("host", [""])[0].startswith("/"):
+        return True  # a unix socket never leaves the machine
+    return query.get("sslmode", [""])[0] in {"require", "verify-ca", "verify-full"}
+
+
+def _redis_has_tls(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in {"rediss", "unix"} or parse_qs(parts.query).get("ssl", [""])[0] == "true"
