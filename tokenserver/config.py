@@ -4,9 +4,11 @@
 holds them to it.
 """
 
+import hashlib
 import ipaddress
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -236,7 +238,12 @@ class Settings:
 
     @property
     def redis_socket(self) -> Path:
-        return self.data_dir / "redis.sock"
+        """In the data folder, or in a short private folder where the kernel can't take so long a path."""
+        data_dir = self.data_dir.absolute()
+        if len(os.fsencode(data_dir / "redis.sock")) <= 103:  # sun_path: 107 bytes on Linux, 103 elsewhere
+            return data_dir / "redis.sock"
+        name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+        return Path(tempfile.gettempdir(), f"tokenserver-{os.getuid()}-{name}", "redis.sock")
 
     @property
     def sqlalchemy_url(self) -> str:

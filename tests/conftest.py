@@ -1,0 +1,301 @@
+"""Real stores for every test: PostgreSQL and Redis from wheels that carry the servers, SQLite from Python itself.
+
+Tests that take `app` or `client` run once on SQLite and once on PostgreSQL, each with an empty database of its own.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_client
+import sqlalchemy
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tokenserver import first_start
+from tokenserver.app import create_app, rooms_of
+from tokenserver.config import Settings
+from tokenserver.rooms import Rooms
+from tokenserver.storage.redis_server import find_redis_server
+
+BACKENDS = ("sqlite", "postgresql")
+PASSWORD = "correct horse 7 battery"
+ADMIN_PASSWORD = "first admin of the tests"
+
+
+@pytest.fixture(scope="session")
+def short_path() -> Iterator[Path]:
+    """Unix sockets take short paths only."""
+    path = Path(tempfile.mkdtemp(prefix="ts-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass
+class RedisServer:
+    """A `redis-server` of the tests' own, with many databases."""
+
+    folder: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "redis.sock"
+
+    def url(self, database: int = 0) -> str:
+        return f"unix://{self.socket}?db={database}"
+
+    def start(self, *options: str) -> None:
+        command = [str(find_redis_server()), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command += ["--dir", str(self.folder), "--databases", "4096", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        client = redis_client.Redis(unix_socket_path=str(self.socket))
+        for _ in range(200):
+            try:
+                client.ping()
+                break
+            except redis_client.ConnectionError:
+                time.sleep(0.02)
+        client.close()
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self.process is not None:
+            self.process.kill() if kill else self.process.terminate()
+            self.process.wait(20)
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def redis_server(short_path: Path) -> Iterator[RedisServer]:
+    folder = short_path / "r"
+    folder.mkdir()
+    server = RedisServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """For tests that stop, kill or restore it."""
+    server = RedisServer(Path(tempfile.mkdtemp(prefix="ts-")))
+    server.start()
+    yield server
+    server.stop(kill=True)
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+_databases = count(1)
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty database of the shared server."""
+    return redis_server.url(next(_databases))
+
+
+@pytest.fixture(scope="session")
+def postgres(short_path: Path) -> Iterator[str]:
+    """URL of a server, without a database name."""
+    import pgserver
+
+    server = pgserver.get_server(short_path / "pg", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def keys_dir(short_path: Path) -> Path:
+    """One ring for all tests that don't change it: making RSA keys takes a while."""
+    return short_path / "keys"
+
+
+class Databases:
+    """Makes migrated, initialised databases by copying one of each kind."""
+
+    def __init__(self, folder: Path, postgres: str, keys_dir: Path, redis_url: str) -> None:
+        self.folder = folder
+        self.postgres = postgres
+        self.keys_dir = keys_dir
+        self.redis_url = redis_url
+        self._templates: dict[str, str] = {}
+
+    def _postgres_url(self, name: str) -> str:
+        before, _, query = self.postgres.partition("?")
+        return f"{before.rsplit('/', 1)[0]}/{name}?{query}"
+
+    def _admin(self, statement: str) -> None:
+        url = self.postgres.replace("postgresql://", "postgresql+psycopg2://")
+        engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+        engine.dispose()
+
+    def empty(self, backend: str) -> str:
+        name = f"t{uuid.uuid4().hex[:12]}"
+        if backend == "sqlite":
+            return f"sqlite:///{self.folder}/{name}.sqlite"
+        self._admin(f'CREATE DATABASE "{name}"')
+        return self._postgres_url(name)
+
+    def fresh(self, backend: str) -> str:
+        if backend not in self._templates:
+            url = self._templates[backend] = self.empty(backend)
+            app = create_app(self.settings(url))
+            list(first_start.prepare(rooms_of(app)))
+            rooms_of(app).database.engine.dispose()
+        template = self._templates[backend]
+        name = f"t{uuid.uuid4().hex[:12]}"
+        if backend == "sqlite":
+            path = f"{self.folder}/{name}.sqlite"
+            shutil.copyfile(template.removeprefix("sqlite:///"), path)
+            return f"sqlite:///{path}"
+        source = template.partition("?")[0].rsplit("/", 1)[1]
+        self._admin(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        return self._postgres_url(name)
+
+    def settings(self, url: str, **options: Any) -> Settings:
+        defaults: dict[str, Any] = {
+            "database_url": url,
+            "redis_url": self.redis_url,
+            "keys_dir": self.keys_dir,
+            "admin_password": ADMIN_PASSWORD,
+        }
+        return Settings(**(defaults | options))
+
+
+@pytest.fixture(scope="session")
+def databases(short_path: Path, postgres: str, keys_dir: Path, redis_server: RedisServer) -> Databases:
+    folder = short_path / "sql"
+    folder.mkdir()
+    return Databases(folder, postgres, keys_dir, redis_server.url(0))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def settings(databases: Databases, backend: str, redis_url: str) -> Settings:
+    """Of a database with the built-in roles, the first-party client and the admin; override the fixture to change."""
+    return databases.settings(databases.fresh(backend), redis_url=redis_url)
+
+
+class Apps:
+    """Makes applications on the same stores, as processes and nodes would be."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.made: list[Flask] = []
+
+    def __call__(self, **options: Any) -> Flask:
+        app = create_app(replace(self.settings, **options))
+        self.made.append(app)
+        return app
+
+    def close(self) -> None:
+        for app in self.made:
+            rooms_of(app).database.engine.dispose()
+            rooms_of(app).store.close()
+
+
+@pytest.fixture
+def apps(settings: Settings) -> Iterator[Apps]:
+    made = Apps(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def app(apps: Apps) -> Flask:
+    return apps()
+
+
+@pytest.fixture
+def rooms(app: Flask) -> Rooms:
+    return rooms_of(app)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+class Api:
+    """What tests do again and again, over HTTP."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.http = client
+
+    def register(self, username: str = "ann", password: str = PASSWORD) -> dict[str, Any]:
+        body = {"username": username, "email": f"{username}@example.org", "password": password}
+        response = self.http.post("/auth/register", json=body)
+        assert response.status_code == 201, response.text
+        return dict(response.json)
+
+    def login(self, login: str = "ann", password: str = PASSWORD) -> dict[str, Any]:
+        response = self.http.post("/auth/login", json={"login": login, "password": password})
+        assert response.status_code == 200, response.text
+        return dict(response.json)
+
+    def signed_in(self, username: str = "ann") -> dict[str, Any]:
+        self.register(username)
+        return self.login(username)
+
+    def refresh(self, token: str) -> Any:
+        return self.http.post("/auth/refresh", json={"refresh_token": token})
+
+    def me(self, access_token: str) -> Any:
+        return self.http.get("/users/me", headers=bearer(access_token))
+
+    def token(self, auth: tuple[str, str] | None = None, **form: str) -> Any:
+        return self.http.post("/oauth/token", data=form, auth=auth)
+
+    def introspect(self, auth: tuple[str, str], token: str) -> Any:
+        return self.http.post("/oauth/introspect", data={"token": token}, auth=auth)
+
+    def revoke(self, token: str, client_id: str = "first-party") -> Any:
+        return self.http.post("/oauth/revoke", data={"token": token, "client_id": client_id})
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def api(client: FlaskClient) -> Api:
+    return Api(client)
+
+
+@pytest.fixture
+def confidential(rooms: Rooms) -> tuple[str, str]:
+    """Id and secret of a client that may use every grant and introspect."""
+    row, secret = rooms.clients.create(
+        client_id="backend",
+        client_name="A back end",
+        grant_types=["client_credentials", "password", "refresh_token"],
+        scope=["openid", "posts:create", "users:read", "tokens:introspect"],
+    )
+    assert secret is not None
+    return row.client_id, secret
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    url = os.environ.get("TOKENSERVER_TEST_DATABASE_URL")
+    terminalreporter.section("stores")
+    terminalreporter.write_line("SQLite, PostgreSQL and Redis: real servers, all started by this run")
+    terminalreporter.write_line(
+        f"CockroachDB: {url.partition('://')[0]}"
+        if url
+        else "CockroachDB: not run; set TOKENSERVER_TEST_DATABASE_URL"
+    )

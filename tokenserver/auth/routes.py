@@ -1,0 +1,103 @@
+from typing import Any, Final
+
+from flask import Blueprint, Response
+
+from tokenserver.access.permissions import USER
+from tokenserver.access.rights import Held, Rights
+from tokenserver.auth.schemas import LoginSchema, RefreshSchema, TokenSchema
+from tokenserver.config import Settings
+from tokenserver.errors import Forbidden, Unauthenticated
+from tokenserver.identity.people import People, Person
+from tokenserver.identity.routes import user_body
+from tokenserver.identity.schemas import RegistrationSchema, UserSchema
+from tokenserver.oauth.errors import OAuthError
+from tokenserver.oauth.grants.request import TokenRequest
+from tokenserver.oauth.pipeline import Pipeline
+from tokenserver.storage.feed import Change, Feed, Kind
+from tokenserver.storage.sql import Transaction
+from tokenserver.tokens.sessions import EndReason, Sessions
+from tokenserver.verify.flask import current_claims, requires
+from tokenserver.web.holder import current_holder
+from tokenserver.web.rate_limit import Limit, RateLimits, network_of
+from tokenserver.web.request_context import current
+from tokenserver.web.wire import gives, takes
+
+REGISTRATIONS: Final = Limit("register", burst=100, interval_ms=2000)
+
+
+def blueprint(
+    *,
+    settings: Settings,
+    feed: Feed,
+    people: People,
+    rights: Rights,
+    sessions: Sessions,
+    pipeline: Pipeline,
+    limits: RateLimits,
+) -> Blueprint:
+    routes = Blueprint("auth", __name__, url_prefix="/auth")
+
+    @routes.post("/register")
+    @takes(RegistrationSchema)
+    @gives(UserSchema, 201)
+    def register(body: dict[str, Any]) -> dict[str, Any]:
+        if settings.registration != "open":
+            raise Forbidden("Registration is closed.", code="registration_closed")
+        limits.take((REGISTRATIONS, network_of(current().address)))
+        user = people.prepare(**body)
+
+        def add(tx: Transaction, change: Change) -> Held:
+            people.add(tx, user)
+            rights.assign(tx, change, user.id, USER, granted_by="registration")
+            tx.flush()
+            return rights.read(tx, user.id)
+
+        held = feed.change(add)
+        return user_body(Person.of(user), held)
+
+    @routes.post("/login")
+    @takes(LoginSchema)
+    @gives(TokenSchema)
+    def login(body: dict[str, Any]) -> dict[str, Any]:
+        credentials = {"username": body["login"], "password": body["password"]}
+        try:
+            return pipeline.first_party("password", _request(credentials))
+        except OAuthError as error:
+            if error.reason == "account_disabled":
+                raise Forbidden("This account is disabled.", code="account_disabled") from None
+            raise Unauthenticated("The name or the password is wrong.", code="invalid_credentials") from None
+
+    @routes.post("/refresh")
+    @takes(RefreshSchema)
+    @gives(TokenSchema)
+    def refresh(body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return pipeline.first_party("refresh_token", _request(body))
+        except OAuthError:
+            raise Unauthenticated(
+                "The refresh token is wrong, expired or revoked.", code="invalid_refresh_token"
+            ) from None
+
+    @routes.post("/logout")
+    @requires()
+    def logout() -> Response:
+        session_id = current_holder().session_id
+
+        def end(tx: Transaction, change: Change) -> None:
+            if session_id is None:
+                change.note(Kind.TOKEN, current_claims().jti)  # a client's own token has no session
+            else:
+                change.note(Kind.SESSION, session_id)
+                sessions.end(tx, change, session_id=session_id, reason=EndReason.LOGOUT)
+
+        feed.change(end)
+        return Response(status=204)
+
+    return routes
+
+
+def _request(parameters: dict[str, str]) -> TokenRequest:
+    # Empty ones are missing to the grant (RFC 6749 section 3.2); here they are simply wrong.
+    context = current()
+    filled = {name: value or " " for name, value in parameters.items()}
+    return TokenRequest(filled, None, context.address, context.user_agent)

@@ -1,0 +1,22 @@
+from marshmallow import Schema, fields, validate
+
+
+class LoginSchema(Schema):
+    """No lower bounds: what can't be right is answered like what is wrong."""
+
+    login = fields.String(required=True, validate=validate.Length(max=320))
+    password = fields.String(required=True, validate=validate.Length(max=1024))
+
+
+class RefreshSchema(Schema):
+    refresh_token = fields.String(required=True, validate=validate.Length(max=1024))
+
+
+class TokenSchema(Schema):
+    """RFC 6749 section 5.1."""
+
+    access_token = fields.String()
+    token_type = fields.String()
+    expires_in = fields.Integer()
+    refresh_token = fields.String()
+    scope = fields.String()

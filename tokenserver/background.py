@@ -1,0 +1,94 @@
+"""What each process does beside answering: carry checkpoints, mend the mirror, pick up keys, drop what expired.
+
+All of it is safe to run in every process at once; leases in Redis keep most of it to one.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tokenserver.errors import Unavailable
+from tokenserver.rooms import Rooms
+
+logger = logging.getLogger("tokenserver.background")
+
+DRAIN_SECONDS: Final = 0.1
+RECONCILE_SECONDS: Final = 1.0
+KEYS_SECONDS: Final = 2.0
+PURGE_SECONDS: Final = 60.0
+
+
+class Background:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        chores: tuple[tuple[Callable[[], object], float], ...] = (
+            (self._rooms.checkpoints.drain, DRAIN_SECONDS),
+            (self._reconcile, RECONCILE_SECONDS),
+            (self._keys, KEYS_SECONDS),
+            (self._purge, PURGE_SECONDS),
+        )
+        for chore, seconds in chores:
+            name = getattr(chore, "__name__", "chore").strip("_")
+            thread = threading.Thread(target=self._repeat, args=(chore, seconds, name), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(timeout=2)
+
+    def _repeat(self, chore: Callable[[], object], seconds: float, name: str) -> None:
+        failing = False
+        while not self._stopped.wait(seconds):
+            try:
+                chore()
+                failing = False
+            except Unavailable as error:
+                if not failing:  # once per outage, not ten times a second
+                    logger.warning("%s waits: %s", name, error.private)
+                failing = True
+            except Exception:
+                logger.exception("%s failed", name)
+                self._stopped.wait(5)
+
+    def _reconcile(self) -> None:
+        rooms = self._rooms
+        if rooms.checkpoints.leads():
+            mended = rooms.feed.reconcile()
+            if mended:
+                logger.warning("mirrored %d entries that their writer had not", mended)
+
+    def _keys(self) -> None:
+        rooms, settings = self._rooms, self._rooms.settings
+        rooms.keys.reload_if_changed()
+        if settings.key_rotation_interval and rooms.keys.rotate_if_due(settings.key_rotation_interval):
+            logger.info("the signing key was rotated on schedule")
+
+    def _purge(self) -> None:
+        rooms = self._rooms
+        if rooms.checkpoints.leads():
+            while rooms.feed.purge() or rooms.sessions.purge():
+                if self._stopped.wait(0.05):
+                    return
+            rooms.keys.prune()
+
+
+def end_with_parent() -> None:
+    """A worker whose server was killed would keep the port and answer on with nobody to stop it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.25)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()

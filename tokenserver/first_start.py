@@ -1,0 +1,92 @@
+"""What a deployment needs before it can serve: schema, keys, roles, client, first admin. Safe to repeat."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tokenserver.access.permissions import ADMIN
+from tokenserver.access.rights import Rights, create_builtin_roles
+from tokenserver.clients.registry import create_first_party
+from tokenserver.errors import ConfigurationError, Conflict, Invalid
+from tokenserver.rooms import Rooms
+from tokenserver.storage import feed, schema
+from tokenserver.storage.sql import Transaction
+
+
+@dataclass(frozen=True)
+class Admin:
+    email: str
+    password: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """`what` was done, in `seconds`. `admin`: the first one, if this step made them."""
+
+    what: str
+    seconds: float
+    admin: Admin | None = None
+
+
+def prepare(rooms: Rooms) -> Iterator[Step]:
+    """Raises ConfigurationError, StoreUnavailable."""
+    steps: tuple[Callable[[Rooms], tuple[str, Admin | None]], ...] = (_schema, _keys, _rows, _first_admin)
+    for step in steps:
+        started = time.perf_counter()
+        what, admin = step(rooms)
+        yield Step(what, time.perf_counter() - started, admin)
+
+
+def _schema(rooms: Rooms) -> tuple[str, None]:
+    before = schema.current(rooms.database)
+    if before == schema.head():
+        return "database schema is current", None
+    schema.upgrade(rooms.database)
+    return f"database schema: {before or 'empty'} to {schema.head()}", None
+
+
+def _keys(rooms: Rooms) -> tuple[str, None]:
+    rooms.keys.ensure(rooms.settings.signing_alg)
+    return f"signing key: {rooms.keys.signer(rooms.settings.signing_alg).kid}", None
+
+
+def _rows(rooms: Rooms) -> tuple[str, None]:
+    def create(tx: Transaction) -> str:
+        feed.initialize(tx)
+        created = create_builtin_roles(tx)
+        client = create_first_party(tx)
+        return "built-in roles and client" + (" created" if created or client else " are there")
+
+    return rooms.database.write(create), None
+
+
+def _first_admin(rooms: Rooms) -> tuple[str, Admin | None]:
+    if rooms.database.read(Rights.managers):
+        return "an admin exists", None
+    settings = rooms.settings
+    email = settings.admin_email or "admin@localhost"
+    password = settings.admin_password or secrets.token_urlsafe(15)
+    username = "admin"
+    try:
+        user = rooms.people.prepare(username=username, email=email, password=password)
+    except Invalid as error:
+        faults = "; ".join(f"{fault.field}: {fault.message}" for fault in error.errors)
+        raise ConfigurationError(f"TOKENSERVER_ADMIN_EMAIL, TOKENSERVER_ADMIN_PASSWORD: {faults}") from None
+
+    def create(tx: Transaction, change: feed.Change) -> bool:
+        if Rights.managers(tx):
+            return False  # another process was faster
+        rooms.people.add(tx, user)
+        rooms.rights.assign(tx, change, user.id, ADMIN, granted_by="first start")
+        return True
+
+    try:
+        created = rooms.feed.change(create)
+    except Conflict as error:
+        raise ConfigurationError(
+            f"The first admin can't be created: {error.public} Grant the role by hand."
+        ) from None
+    if not created:
+        return "an admin exists", None
+    return f"first admin: {email}", Admin(email, password)

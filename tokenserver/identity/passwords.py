@@ -1,0 +1,87 @@
+"""Passwords: Argon2id in a bounded number of threads, and what makes one unacceptable (NIST SP 800-63B-4)."""
+
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from tokenserver.errors import Overloaded
+from tokenserver.identity.names import folded
+
+MIN_LENGTH: Final = 8
+MAX_LENGTH: Final = 128
+WAIT_SECONDS: Final = 5
+
+
+class Passwords:
+    """`slots`: hashes computed at once in this process. `queue`: how many requests may be here, waiting ones too.
+
+    One hash takes 20 to 30 ms of a core and 19 MiB. Beyond the queue, callers are told to come again, so that
+    threads remain for everything that needs no hash.
+    """
+
+    def __init__(self, *, slots: int, queue: int) -> None:
+        # OWASP's first choice of equal strength; the library's default (64 MiB, 4 lanes) allows 10 a second.
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+        self._admitted = threading.BoundedSemaphore(max(slots, queue))
+        self._running = threading.BoundedSemaphore(slots)
+        self._nobodys_hash: str | None = None
+
+    def hash(self, password: str) -> str:
+        with self._slot():
+            return self._hasher.hash(normalized(password))
+
+    def verify(self, stored: str | None, password: str) -> bool:
+        """False after the same work when there is no such user (`stored` None). Raises Overloaded."""
+        with self._slot():
+            if self._nobodys_hash is None:
+                self._nobodys_hash = self._hasher.hash("nobody's")
+            try:
+                self._hasher.verify(stored or self._nobodys_hash, normalized(password))
+            except (VerificationError, InvalidHashError):
+                return False
+            return stored is not None
+
+    def needs_rehash(self, stored: str) -> bool:
+        return self._hasher.check_needs_rehash(stored)
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self._admitted.acquire(blocking=False):
+            raise Overloaded(private="password hashing queue is full")
+        try:
+            if not self._running.acquire(timeout=WAIT_SECONDS):
+                raise Overloaded(private="password hashing took too long")
+            try:
+                yield
+            finally:
+                self._running.release()
+        finally:
+            self._admitted.release()
+
+
+def normalized(password: str) -> str:
+    """NFC: the same keys typed on another system give the same hash, and nothing else is folded together."""
+    return unicodedata.normalize("NFC", password)
+
+
+def weakness(password: str, *names: str) -> str | None:
+    """Why a new password is refused, or None. `names`: the account's user name and e-mail address."""
+    length = len(normalized(password))
+    if length < MIN_LENGTH:
+        return f"Use at least {MIN_LENGTH} characters."
+    if length > MAX_LENGTH:
+        return f"Use at most {MAX_LENGTH} characters."
+    if len(set(password)) < 3:
+        return "Use more than two different characters."
+    plain = folded(password)
+    for name in names:
+        key = folded(name)
+        local = key.partition("@")[0]
+        if any(len(part) >= 4 and part in plain for part in (key, local)):
+            return "Don't use your name or e-mail address in the password."
+    return None

@@ -1,0 +1,183 @@
+"""The people: found, registered, changed, disabled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from tokenserver.audit.events import Event
+from tokenserver.audit.record import record
+from tokenserver.errors import Conflict, FieldError, Invalid, NotFound
+from tokenserver.identity.models import User
+from tokenserver.identity.names import folded, is_email, is_username
+from tokenserver.identity.passwords import Passwords, weakness
+from tokenserver.storage.cache import Cache
+from tokenserver.storage.feed import Change, Entry, Feed, Kind
+from tokenserver.storage.sql import Transaction, new_id, utc_now
+
+CACHED_USERS: Final = 10_000
+ACTIVE: Final = "active"
+DISABLED: Final = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user as of the last `Feed.sync`, without the password."""
+
+    id: UUID
+    username: str
+    email: str
+    name: str | None
+    status: str
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == ACTIVE
+
+    @classmethod
+    def of(cls, row: User) -> "Person":
+        return cls(row.id, row.username, row.email, row.name, row.status, row.created_at, row.updated_at)
+
+
+class People:
+    def __init__(self, feed: Feed, passwords: Passwords) -> None:
+        self._feed = feed
+        self._passwords = passwords
+        self._people: Cache[UUID, Person] = Cache(CACHED_USERS)
+        feed.subscribe(self._apply, lambda _entries: self._people.clear())
+
+    def _apply(self, entry: Entry) -> None:
+        if entry.kind is Kind.USER_CHANGED:
+            self._people.drop(UUID(entry.subject))
+
+    def find(self, user_id: UUID) -> Person | None:
+        person = self._people.get(user_id)
+        if person is None:
+            ticket = self._people.ticket()
+            row = self._feed.database.read(lambda tx: tx.get(User, user_id))
+            if row is not None:
+                person = Person.of(row)
+                self._people.put(user_id, person, ticket)
+        return person
+
+    def find_by_login(self, login: str) -> User | None:
+        """By user name or e-mail address. A user name holds no @, so the two can't be confused."""
+        key = folded(login)
+        if is_username(key):
+            query = select(User).where(User.username_key == key)
+        elif is_email(key):
+            query = select(User).where(User.email_key == key)
+        else:
+            return None
+        return self._feed.database.read(lambda tx: tx.scalar(query))
+
+    def list(self) -> Sequence[User]:
+        query = select(User).order_by(User.created_at, User.id)
+        return self._feed.database.read(lambda tx: tx.scalars(query).all())
+
+    # Changing
+
+    def prepare(self, *, username: str, email: str, password: str, name: str | None = None) -> User:
+        """A checked, hashed, unsaved user; slow, so outside any transaction. Raises Invalid, Overloaded."""
+        errors = name_faults(username, email)
+        flaw = weakness(password, username, email)
+        if flaw:
+            errors.append(FieldError("password", flaw))
+        if errors:
+            raise Invalid(errors)
+        now = utc_now()
+        return User(
+            id=new_id(),
+            username=folded(username),
+            username_key=folded(username),
+            email=email.strip(),
+            email_key=folded(email),
+            name=name,
+            password_hash=self._passwords.hash(password),
+            status=ACTIVE,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def add(self, tx: Transaction, user: User) -> None:
+        """Raises Conflict `username_taken` or `email_taken`."""
+        self._refuse_taken(tx, user)
+        tx.add(user)
+        self._flush(tx)
+        record(tx, Event.USER_CREATED, target=user.id, username=user.username)
+
+    def update(self, tx: Transaction, change: Change, user_id: UUID, changes: dict[str, str | None]) -> User:
+        """`changes`: any of name, username, email, password_hash. Raises Conflict, NotFound."""
+        user = tx.get(User, user_id, with_for_update=True)
+        if user is None:
+            raise NotFound("There is no such user.", code="user_not_found")
+        if changes.get("username"):
+            user.username = user.username_key = folded(str(changes["username"]))
+        if changes.get("email"):
+            user.email, user.email_key = str(changes["email"]).strip(), folded(str(changes["email"]))
+        if "name" in changes:
+            user.name = changes["name"]
+        self._refuse_taken(tx, user)
+        if changes.get("password_hash"):
+            user.password_hash = str(changes["password_hash"])
+            record(tx, Event.USER_PASSWORD_CHANGED, target=user_id)
+        if changes.keys() - {"password_hash"}:
+            record(tx, Event.USER_UPDATED, target=user_id, fields=sorted(changes.keys() - {"password_hash"}))
+        user.updated_at = utc_now()
+        self._flush(tx)
+        change.note(Kind.USER_CHANGED, user_id)
+        return user
+
+    def set_status(self, tx: Transaction, change: Change, user_id: UUID, status: str) -> User:
+        """Disabling also sets a cutoff for all that was issued; the caller ends the sessions."""
+        user = tx.get(User, user_id, with_for_update=True)
+        if user is None:
+            raise NotFound("There is no such user.", code="user_not_found")
+        if user.status != status:
+            user.status, user.updated_at = status, utc_now()
+            record(tx, Event.USER_ENABLED if status == ACTIVE else Event.USER_DISABLED, target=user_id)
+            change.note(Kind.USER_CHANGED, user_id)
+            if status == DISABLED:
+                change.note(Kind.USER, user_id)
+        return user
+
+    @staticmethod
+    def _refuse_taken(tx: Transaction, user: User) -> None:
+        with tx.no_autoflush:
+            others = tx.execute(
+                select(User.username_key, User.email_key).where(
+                    User.id != user.id,
+                    (User.username_key == user.username_key) | (User.email_key == user.email_key),
+                )
+            ).all()
+        if any(username == user.username_key for username, _ in others):
+            raise Conflict("This user name is taken.", code="username_taken")
+        if others:
+            raise Conflict("This e-mail address is taken.", code="email_taken")
+
+    @staticmethod
+    def _flush(tx: Transaction) -> None:
+        try:
+            tx.flush()
+        except IntegrityError as error:
+            # Somebody else took the name between the look and the write; the unique index decides.
+            taken = "email" if "email_key" in str(error.orig) else "username"
+            what = "e-mail address" if taken == "email" else "user name"
+            raise Conflict(f"This {what} is taken.", code=f"{taken}_taken") from None
+
+
+def name_faults(username: str | None, email: str | None) -> list[FieldError]:
+    errors = []
+    if username is not None and not is_username(folded(username)):
+        errors.append(
+            FieldError("username", "Use 2 to 32 of a-z, 0-9, '.', '_', '-', starting with a letter or digit.")
+        )
+    if email is not None and not is_email(folded(email)):
+        errors.append(FieldError("email", "This is not an e-mail address."))
+    return errors

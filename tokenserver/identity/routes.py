@@ -1,0 +1,150 @@
+"""`/users/me`: one's own account and sessions."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from flask import Blueprint, Response
+
+from tokenserver.errors import FieldError, Forbidden, Invalid, NotFound
+from tokenserver.identity.login import Login, Proof, Refusal
+from tokenserver.identity.models import User
+from tokenserver.identity.names import folded
+from tokenserver.identity.passwords import Passwords, weakness
+from tokenserver.identity.people import People, Person, name_faults
+from tokenserver.identity.schemas import ProfileSchema, SessionPageSchema, UserSchema
+from tokenserver.storage.feed import Change, Feed
+from tokenserver.storage.sql import Transaction
+from tokenserver.tokens.models import Session
+from tokenserver.tokens.sessions import EndReason, Sessions
+from tokenserver.verify.flask import requires
+from tokenserver.web.holder import current_holder, current_user_id
+from tokenserver.web.pagination import Pages
+from tokenserver.web.wire import gives, takes
+
+
+class Rights(Protocol):
+    """What a user holds: `access` tells, and the two rooms are strangers."""
+
+    @property
+    def roles(self) -> tuple[str, ...]: ...
+    @property
+    def permissions(self) -> frozenset[str]: ...
+
+
+def blueprint(
+    *, feed: Feed, people: People, passwords: Passwords, login: Login, sessions: Sessions, pages: Pages
+) -> Blueprint:
+    routes = Blueprint("users_me", __name__, url_prefix="/users/me")
+
+    @routes.get("")
+    @requires()
+    @gives(UserSchema)
+    def get_me() -> dict[str, Any]:
+        return user_body(_person(people), current_holder())
+
+    @routes.put("")
+    @requires()
+    @takes(ProfileSchema)
+    @gives(UserSchema)
+    def put_me(body: dict[str, Any]) -> dict[str, Any]:
+        person = _person(people)
+        new_password = body.pop("password", None)
+        current_password = body.pop("current_password", None)
+        changes = {key: value for key, value in body.items() if _differs(person, key, value)}
+        _check(person, changes, new_password)
+        proof = None
+        if new_password is not None or changes.keys() & {"username", "email"}:
+            # OWASP ASVS 6.2.3 and 7.5.1: who holds the token must also know the password
+            if current_password is None:
+                raise Forbidden("Send current_password too.", code="reauthentication_required")
+            proof = _prove(login, person, current_password)
+        if new_password is not None:
+            changes["password_hash"] = passwords.hash(new_password)
+        if not changes:
+            return user_body(person, current_holder())
+
+        def update(tx: Transaction, change: Change) -> User:
+            if proof is not None and not proof.holds(tx):
+                raise Forbidden("The current password is wrong.", code="invalid_credentials")
+            user = people.update(tx, change, person.id, changes)
+            if new_password is not None:
+                session_id = current_holder().session_id
+                reason = EndReason.PASSWORD_CHANGED
+                sessions.end(tx, change, user_id=person.id, keep=session_id, reason=reason)
+            return user
+
+        return user_body(Person.of(feed.change(update)), current_holder())
+
+    @routes.get("/sessions")
+    @requires()
+    @gives(SessionPageSchema)
+    def list_sessions() -> dict[str, Any]:
+        limit, position = pages.arguments("sessions")
+        before = (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
+        found = sessions.of_user(current_user_id(), limit=limit + 1, before=before)
+        page = pages.page("sessions", found, limit, lambda row: [row[0].created_at.isoformat(), str(row[0].id)])
+        mine = current_holder().session_id
+        page["items"] = [_session_body(session, used, mine) for session, used in page["items"]]
+        return page
+
+    @routes.delete("/sessions/<uuid:session_id>")
+    @requires()
+    def end_session(session_id: UUID) -> Response:
+        user_id = current_user_id()
+
+        def end(tx: Transaction, change: Change) -> None:
+            if not sessions.end(tx, change, user_id=user_id, session_id=session_id, reason=EndReason.REVOKED):
+                raise NotFound("There is no such session.", code="session_not_found")
+
+        feed.change(end)
+        return Response(status=204)
+
+    return routes
+
+
+def _person(people: People) -> Person:
+    person = people.find(current_user_id())
+    if person is None:
+        raise NotFound("There is no such user.", code="user_not_found")
+    return person
+
+
+def _prove(login: Login, person: Person, password: str) -> Proof:
+    proof = login.authenticate(person.username, password)
+    if isinstance(proof, Refusal):
+        raise Forbidden("The current password is wrong.", code="invalid_credentials")
+    return proof
+
+
+def _differs(person: Person, key: str, value: str | None) -> bool:
+    known = {"username": person.username, "email": person.email, "name": person.name}[key]
+    return (folded(value or "") if key == "username" else value) != known
+
+
+def _check(person: Person, changes: dict[str, Any], new_password: str | None) -> None:
+    errors = name_faults(changes.get("username"), changes.get("email"))
+    if new_password is not None:
+        flaw = weakness(new_password, changes.get("username", person.username), changes.get("email", person.email))
+        if flaw:
+            errors.append(FieldError("password", flaw))
+    if errors:
+        raise Invalid(errors)
+
+
+def user_body(person: Person, rights: Rights) -> dict[str, Any]:
+    return asdict(person) | {"roles": list(rights.roles), "permissions": sorted(rights.permissions)}
+
+
+def _session_body(session: Session, used: datetime, mine: UUID | None) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "client_id": session.client_id,
+        "created_at": session.created_at,
+        "last_used_at": used,
+        "expires_at": session.expires_at,
+        "address": session.address,
+        "user_agent": session.user_agent,
+        "current": session.id == mine,
+    }

@@ -1,0 +1,67 @@
+"""RFC 7662. Never more than `{"active": false}` about a token that is dead, unknown or somebody else's."""
+
+from typing import Any
+
+from flask import Response
+
+from tokenserver.clients.registry import Client
+from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, read_form
+from tokenserver.oauth.errors import InvalidClient
+from tokenserver.oauth.grants.refresh_token import is_ended
+from tokenserver.tokens.refresh_token import PREFIX
+from tokenserver.verify.errors import InvalidToken
+
+INSPECTING = "tokens:introspect"
+CLAIMS = ("iss", "sub", "aud", "client_id", "scope", "exp", "iat", "jti", "sid", "roles", "auth_time", "acr", "amr")
+
+
+def view(server: Server) -> Response:
+    form = read_form()
+    client = authenticated(server, form)
+    # RFC 7662 section 2.1: the caller must be authenticated; a public client only says a name.
+    if not client.is_confidential:
+        raise InvalidClient(reason="public_client")
+    token = form.need("token")
+    # Section 2.1: token_type_hint may be ignored; the two kinds can't be confused.
+    found = (
+        _refresh_token(server, client, token) if token.startswith(PREFIX) else _access_token(server, client, token)
+    )
+    return json_answer(found or {"active": False})
+
+
+def _access_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:
+    try:
+        claims = server.active_tokens.verifier.verify(token)
+        server.active_tokens.holder(claims)
+    except InvalidToken:
+        return None
+    if not _may_see(server, caller, claims.client_id, claims.aud):
+        return None
+    return {"active": True, "token_type": "Bearer"} | {k: claims.raw[k] for k in CLAIMS if k in claims.raw}
+
+
+def _refresh_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:
+    rooms = server.rooms
+    presented = rooms.refresh_tokens.parse(token)
+    family = rooms.refresh_tokens.find(presented[0]) if presented else None
+    if presented is None or family is None or family.client_id != caller.client_id:
+        return None
+    if is_ended(rooms, family) or not rooms.refresh_tokens.is_live(*presented):
+        return None
+    found: dict[str, Any] = {
+        "active": True,
+        "iss": server.settings.issuer,
+        "sub": str(family.user_id),
+        "client_id": family.client_id,
+        "exp": family.expires_at // 1000,
+        "sid": str(family.session_id),
+    }
+    return found if family.scope is None else found | {"scope": family.scope}
+
+
+def _may_see(server: Server, caller: Client, client_id: str, audience: tuple[str, ...]) -> bool:
+    """A token is shown to the client that holds it, to the resource that it names, and to clients that an admin
+    registered for introspecting tokens of their audience."""
+    if caller.client_id == client_id or caller.client_id in audience:
+        return True
+    return INSPECTING in caller.scope and not set(audience).isdisjoint(server.rooms.issuing.audience_of(caller))

@@ -1,0 +1,57 @@
+"""From Flask to plain values and back, for every endpoint that takes a form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, json, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from tokenserver.clients.registry import Client, Clients
+from tokenserver.config import Settings
+from tokenserver.oauth.active_token import ActiveTokens
+from tokenserver.oauth.client_authentication import authenticate
+from tokenserver.oauth.errors import BodyTooLarge
+from tokenserver.oauth.grants.request import Collaborators, TokenRequest
+from tokenserver.oauth.parameters import parse_form
+from tokenserver.oauth.pipeline import Pipeline
+from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.web.request_context import current
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the endpoints work with. `endpoint_paths`: metadata key → path."""
+
+    settings: Settings
+    keys: KeyRing
+    clients: Clients
+    rooms: Collaborators
+    pipeline: Pipeline
+    active_tokens: ActiveTokens
+    endpoint_paths: Mapping[str, str]
+
+
+def read_form() -> TokenRequest:
+    """Raises InvalidRequest, BodyTooLarge."""
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise BodyTooLarge from None
+    parameters = parse_form(body, request.headers.get("Content-Type", ""), request.query_string.decode("latin-1"))
+    context = current()
+    return TokenRequest(parameters, request.headers.get("Authorization"), context.address, context.user_agent)
+
+
+def authenticated(server: Server, form: TokenRequest) -> Client:
+    """The client behind a request, as of now. Raises OAuthError, StoreUnavailable."""
+    server.rooms.feed.sync()
+    client = authenticate(server.clients, form.authorization, form.parameters)
+    current().client_id = client.client_id
+    return client
+
+
+def json_answer(body: Mapping[str, Any]) -> Response:
+    # RFC 6749 section 5.1: both headers on whatever holds tokens
+    headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+    return Response(json.dumps(body), 200, headers, mimetype="application/json")

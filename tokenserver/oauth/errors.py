@@ -1,0 +1,84 @@
+"""OAuth errors (RFC 6749 section 5.2) as values, and how they are answered."""
+
+from http import HTTPStatus
+from typing import Final
+
+from flask import Response, json
+
+from tokenserver.errors import Refused
+from tokenserver.web.problems import Failure
+from tokenserver.web.request_context import current
+
+
+class OAuthError(Refused):
+    """`error`: the RFC's word. `reason`: why, for the doors that may tell (`auth.routes`), and for the log."""
+
+    error = "invalid_request"
+    status = 400
+    description = "The request is malformed."
+
+    def __init__(self, description: str | None = None, *, reason: str | None = None) -> None:
+        self.reason = reason
+        super().__init__(description or self.description, code=self.error, private=reason or "")
+
+
+class InvalidRequest(OAuthError):
+    pass
+
+
+class BodyTooLarge(OAuthError):
+    status = 413
+    description = "The body is larger than 64 KiB."
+
+
+class InvalidClient(OAuthError):
+    """One sentence for every way to fail: it never tells whether a client exists."""
+
+    error = "invalid_client"
+    status = 401
+    description = "Client authentication failed."
+
+
+class InvalidGrant(OAuthError):
+    error = "invalid_grant"
+    description = "The grant is wrong, expired or revoked."
+
+
+class UnauthorizedClient(OAuthError):
+    error = "unauthorized_client"
+    description = "This client may not use this grant."
+
+
+class UnsupportedGrantType(OAuthError):
+    error = "unsupported_grant_type"
+    description = "This grant type is not supported."
+
+
+class UnsupportedTokenType(OAuthError):
+    error = "unsupported_token_type"
+    description = "Tokens of this kind are not supported here."
+
+
+class InvalidScope(OAuthError):
+    error = "invalid_scope"
+    description = "The scope is unknown, malformed or beyond what may be asked for."
+
+
+# What isn't a refusal by the protocol, in words that RFC 6749 section 4.1.2.1 knows for it.
+WORDS: Final = {429: "slow_down", 500: "server_error", 503: "temporarily_unavailable"}
+
+
+def render(failure: Failure, error: Exception) -> Response:
+    """The tongue of everything below /oauth/."""
+    if isinstance(error, OAuthError):
+        headers = {"WWW-Authenticate": 'Basic realm="oauth"'} if error.status == 401 else {}
+        return answer(error.status, error.error, error.public, headers)
+    word = WORDS.get(failure.status, "invalid_request")
+    return answer(failure.status, word, failure.detail, dict(failure.headers))
+
+
+def answer(status: int, error: str, description: str, headers: dict[str, str]) -> Response:
+    body = {"error": error, "error_description": description, "request_id": current().request_id}
+    # RFC 6749 section 5.2: the same caching headers as a success
+    headers |= {"Cache-Control": "no-store", "Pragma": "no-cache"}
+    return Response(json.dumps(body), HTTPStatus(status), headers, mimetype="application/json")

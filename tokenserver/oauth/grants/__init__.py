@@ -1,0 +1,29 @@
+"""The grants: module = grant_type. Each is one function over plain values and one row in `GRANTS`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tokenserver.clients.registry import Client
+from tokenserver.oauth.grants import client_credentials, password, refresh_token
+from tokenserver.oauth.grants.request import Collaborators, TokenRequest
+
+
+@dataclass(frozen=True)
+class Grant:
+    """`parameters`: those it understands besides the client's. `confidential`: needs an authenticated client.
+
+    `is_optimistic`: it finds out by itself, in the round trip that it needs anyway, that the feed has moved.
+    """
+
+    run: Callable[[TokenRequest, Client, Collaborators], dict[str, Any]]
+    parameters: frozenset[str]
+    confidential: bool = False
+    is_optimistic: bool = False
+
+
+GRANTS: Final[Mapping[str, Grant]] = {
+    "client_credentials": Grant(client_credentials.grant, frozenset({"scope"}), confidential=True),
+    "password": Grant(password.grant, frozenset({"username", "password", "scope"})),
+    "refresh_token": Grant(refresh_token.grant, frozenset({"refresh_token", "scope"}), is_optimistic=True),
+}

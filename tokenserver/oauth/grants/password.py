@@ -1,0 +1,59 @@
+"""RFC 6749 section 4.3. RFC 9700 section 2.4 forbids it; it is off unless a client registered for it
+(docs/adr/0006-password-grant.md).
+"""
+
+from datetime import datetime
+from typing import Any
+
+from tokenserver.clients.registry import Client
+from tokenserver.identity.login import Refusal
+from tokenserver.oauth import scope as scopes
+from tokenserver.oauth.errors import InvalidGrant
+from tokenserver.oauth.grants.request import Collaborators, TokenRequest
+from tokenserver.oauth.issuing import UserContext
+from tokenserver.storage.sql import Transaction
+from tokenserver.tokens.models import Session
+from tokenserver.tokens.refresh_token import Family
+from tokenserver.tokens.sessions import SignIn
+from tokenserver.web.request_context import current
+
+
+def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[str, Any]:
+    """Reason of the InvalidGrant: `invalid_credentials`, or `account_disabled` after the right password."""
+    asked = scopes.parse(request.parameters.get("scope"))
+    proof = rooms.login.authenticate(request.need("username"), request.need("password"))
+    if isinstance(proof, Refusal):
+        raise InvalidGrant(reason=proof.value)
+    user = proof.user
+    current().actor = str(user.id)
+    held = rooms.rights.of(user.id)
+    granted = scopes.for_user(client, asked, held.permissions)
+    audience = rooms.issuing.audience_of(client)
+    sign_in = SignIn(user.id, client.client_id, ("pwd",), request.address, request.user_agent)
+
+    def start(tx: Transaction) -> tuple[Session, tuple[Family, datetime] | None]:
+        if not proof.holds(tx):
+            raise InvalidGrant(reason=Refusal.INVALID_CREDENTIALS.value)
+        session = rooms.sessions.start(tx, sign_in)
+        if not client.allows("refresh_token"):
+            return session, None
+        # A default scope is remembered as "whatever the user holds": new rights reach the next token.
+        stored = None if asked is None and client.first_party else scopes.to_text(granted)
+        family = rooms.sessions.start_family(
+            tx, session, client_id=client.client_id, scope=stored, audience=audience
+        )
+        return session, family
+
+    session, family = rooms.feed.database.write(start)
+    context = UserContext(
+        user_id=user.id,
+        roles=held.roles,
+        session_id=session.id,
+        family_id=family[0].id if family else None,
+        authenticated_at=int(session.authenticated_at.timestamp()),
+        amr=session.amr,
+    )
+    response = rooms.issuing.for_user(client, context, granted, audience)
+    if family:
+        response["refresh_token"] = rooms.refresh_tokens.publish(*family)
+    return response

@@ -1,0 +1,47 @@
+"""What a grant gets: a request of plain values, and the rooms below that it works with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tokenserver.access.rights import Rights
+from tokenserver.identity.login import Login
+from tokenserver.identity.people import People
+from tokenserver.oauth.errors import InvalidRequest
+from tokenserver.oauth.issuing import Issuing
+from tokenserver.storage.feed import Feed
+from tokenserver.tokens.refresh_token import RefreshTokens
+from tokenserver.tokens.revocation import Revocation
+from tokenserver.tokens.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """`parameters`: each once, none empty. `authorization`: the header as it came."""
+
+    parameters: Mapping[str, str]
+    authorization: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+
+    def need(self, name: str) -> str:
+        """Raises InvalidRequest when it is missing."""
+        value = self.parameters.get(name)
+        if value is None:
+            raise InvalidRequest(f"The parameter {name} is missing.")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    feed: Feed
+    people: People
+    login: Login
+    rights: Rights
+    sessions: Sessions
+    refresh_tokens: RefreshTokens
+    revocation: Revocation
+    issuing: Issuing
+
+
+class FeedMoved(Exception):
+    """Nothing was spent; what this process knew is out of date. The pipeline syncs and starts over."""

@@ -1,0 +1,42 @@
+"""The shape of a request to a token-like endpoint: a form in the body, each parameter once."""
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from tokenserver.oauth.errors import InvalidRequest
+
+MAX_PARAMETERS: Final = 50
+
+
+def parse_form(body: bytes, content_type: str, query: str) -> dict[str, str]:
+    """Raises InvalidRequest.
+
+    RFC 6749 section 3.2: parameters sent without a value are treated as if they were omitted, and none may be
+    included more than once; section 2.3.1: credentials never in the URI, so nothing is taken from there.
+    """
+    if query:
+        raise InvalidRequest("Parameters belong into the body.")
+    if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        raise InvalidRequest("Send application/x-www-form-urlencoded.")
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise InvalidRequest from None
+    parameters: dict[str, str] = {}
+    seen = set()
+    for name, value in pairs:
+        if name in seen:
+            raise InvalidRequest("A parameter is repeated.")
+        seen.add(name)
+        # PostgreSQL can't hold NUL, and no parameter of any grant may.
+        if "\0" in value or "\0" in name:
+            raise InvalidRequest
+        if value:
+            parameters[name] = value
+    return parameters

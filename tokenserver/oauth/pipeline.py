@@ -1,0 +1,68 @@
+"""The token endpoint's steps, for every grant and whichever door: 1 shape, 2 client, 3 grant, 4 response."""
+
+from typing import Any, Final
+
+from tokenserver.clients.registry import FIRST_PARTY, Client, Clients
+from tokenserver.errors import StoreUnavailable
+from tokenserver.oauth.client_authentication import authenticate
+from tokenserver.oauth.errors import InvalidClient, OAuthError, UnauthorizedClient, UnsupportedGrantType
+from tokenserver.oauth.grants import GRANTS, Grant
+from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest
+from tokenserver.web.request_context import current
+
+MAX_TRIES: Final = 8
+
+
+class Pipeline:
+    def __init__(self, clients: Clients, rooms: Collaborators) -> None:
+        self._clients = clients
+        self._rooms = rooms
+
+    def token(self, request: TokenRequest) -> dict[str, Any]:
+        """The token response (RFC 6749 section 5.1). Raises OAuthError, Unavailable."""
+        # 1. shape: a grant_type that is there and known
+        grant = GRANTS.get(request.need("grant_type"))
+        if grant is None:
+            raise UnsupportedGrantType
+        return self._on_current_knowledge(grant, request)
+
+    def first_party(self, grant_type: str, request: TokenRequest) -> dict[str, Any]:
+        """The same for the built-in client, which the REST door stands for."""
+        parameters = {**request.parameters, "grant_type": grant_type, "client_id": FIRST_PARTY}
+        return self.token(TokenRequest(parameters, None, request.address, request.user_agent))
+
+    def _on_current_knowledge(self, grant: Grant, request: TokenRequest) -> dict[str, Any]:
+        """Clients, people and rights come from memory. They are as of now either because the feed was asked
+        before, or because the grant's own round trip says so; then a refusal is checked before it is given."""
+        feed = self._rooms.feed
+        if not grant.is_optimistic or not feed.epoch:
+            feed.sync()
+        for _ in range(MAX_TRIES):
+            known = feed.epoch, feed.position
+            try:
+                return self._run(grant, request)
+            except FeedMoved:
+                feed.sync()
+            except OAuthError:
+                if grant.is_optimistic:
+                    feed.sync()
+                if known == (feed.epoch, feed.position):
+                    raise
+        raise StoreUnavailable("redis", "the feed moves faster than this request")
+
+    def _run(self, grant: Grant, request: TokenRequest) -> dict[str, Any]:
+        # 2. client
+        client = authenticate(self._clients, request.authorization, request.parameters)
+        current().client_id = client.client_id
+        # 3. grant
+        self._check_grant(grant, client, request.parameters["grant_type"])
+        # 4. response
+        return grant.run(request, client, self._rooms)
+
+    @staticmethod
+    def _check_grant(grant: Grant, client: Client, grant_type: str) -> None:
+        if grant.confidential and not client.is_confidential:
+            # RFC 6749 section 4.4: confidential clients only
+            raise InvalidClient(reason="public_client")
+        if not client.allows(grant_type):
+            raise UnauthorizedClient

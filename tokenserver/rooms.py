@@ -1,0 +1,112 @@
+"""Everything a process works with, made from the settings and joined once: the wiring behind `create_app` and the
+command line. Nothing here asks SQL or Redis yet.
+"""
+
+import os
+from dataclasses import dataclass
+
+from flask import Flask
+
+from tokenserver.access.rights import Rights
+from tokenserver.clients.registry import Clients
+from tokenserver.config import Settings
+from tokenserver.identity.login import Login
+from tokenserver.identity.passwords import Passwords
+from tokenserver.identity.people import People
+from tokenserver.oauth import scope
+from tokenserver.oauth.active_token import ActiveTokens
+from tokenserver.oauth.grants.request import Collaborators
+from tokenserver.oauth.issuing import Issuing
+from tokenserver.oauth.pipeline import Pipeline
+from tokenserver.storage.feed import Feed
+from tokenserver.storage.redis import RedisStore
+from tokenserver.storage.sql import Database
+from tokenserver.tokens.checkpoints import Checkpoints
+from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.tokens.refresh_token import RefreshTokens
+from tokenserver.tokens.revocation import Revocation
+from tokenserver.tokens.sessions import Sessions
+from tokenserver.verify.access_token import Verifier
+from tokenserver.web.pagination import Pages
+from tokenserver.web.rate_limit import RateLimits
+
+# Clocks of the nodes may differ by so much.
+NODE_SKEW_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Rooms:
+    settings: Settings
+    database: Database
+    store: RedisStore
+    keys: KeyRing
+    feed: Feed
+    people: People
+    passwords: Passwords
+    rights: Rights
+    clients: Clients
+    sessions: Sessions
+    refresh_tokens: RefreshTokens
+    checkpoints: Checkpoints
+    login: Login
+    limits: RateLimits
+    pages: Pages
+    active_tokens: ActiveTokens
+    collaborators: Collaborators
+    pipeline: Pipeline
+
+    @classmethod
+    def furnish(cls, app: Flask, settings: Settings) -> "Rooms":
+        database = Database.of(app, settings)
+        store = RedisStore(settings.redis_connection_url)
+        keys = KeyRing(
+            settings.keys_dir, jwks_max_age=settings.jwks_max_age, token_lifetime=settings.access_token_ttl
+        )
+        feed = Feed(database, store, settings.access_token_ttl)
+        revocation = Revocation(feed)
+        limits = RateLimits(store, enabled=settings.rate_limits)
+        passwords = Passwords(slots=max(1, (os.cpu_count() or 1) // settings.workers), queue=settings.threads // 2)
+        people = People(feed, passwords)
+        login = Login(feed, people, passwords, limits)
+        rights = Rights(feed)
+        clients = Clients(feed, scope.KNOWN)
+        sessions = Sessions(feed, lifetime=settings.refresh_token_ttl, idle_lifetime=settings.refresh_idle_ttl)
+        refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
+        collaborators = Collaborators(
+            feed=feed,
+            people=people,
+            login=login,
+            rights=rights,
+            sessions=sessions,
+            refresh_tokens=refresh_tokens,
+            revocation=revocation,
+            issuing=Issuing(settings, keys),
+        )
+        verifier = Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys, leeway=NODE_SKEW_SECONDS)
+        return cls(
+            settings=settings,
+            database=database,
+            store=store,
+            keys=keys,
+            feed=feed,
+            people=people,
+            passwords=passwords,
+            rights=rights,
+            clients=clients,
+            sessions=sessions,
+            refresh_tokens=refresh_tokens,
+            checkpoints=Checkpoints(feed, sessions),
+            login=login,
+            limits=limits,
+            pages=Pages(lambda: keys.secrets("cursor")),
+            active_tokens=ActiveTokens(
+                verifier=verifier,
+                feed=feed,
+                revocation=revocation,
+                clients=clients,
+                people=people,
+                rights=rights,
+            ),
+            collaborators=collaborators,
+            pipeline=Pipeline(clients, collaborators),
+        )

@@ -1,0 +1,44 @@
+-- Spend one generation of a refresh family.
+-- KEYS: family, state, rotations
+-- ARGV: epoch and feed position that the caller knows, presented generation, grace (ms), family id,
+--       1 when SQL's checkpoint was merged just now (a later generation is proof of lost writes, not of theft)
+-- Returns {outcome, generation}. Only `rotated`, `replayed` leave a live token: `generation`.
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'feed')
+if state[1] ~= ARGV[1] or (state[2] or '') ~= ARGV[2] then
+  return {'stale', 0}
+end
+local family = redis.call('HMGET', KEYS[1], 'g', 'r', 'e', 'x', 'i', 'd')
+if not family[1] or family[3] ~= ARGV[1] then
+  return {'unverified', 0}
+end
+if family[6] then
+  return {'ended', 0}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local current, rotated_at = tonumber(family[1]), tonumber(family[2])
+local expires_at, idle = tonumber(family[4]), tonumber(family[5])
+if now >= expires_at or now >= rotated_at + idle then
+  return {'expired', 0}
+end
+local presented = tonumber(ARGV[3])
+if presented > current and ARGV[6] ~= '1' then
+  return {'ahead', 0}
+end
+if presented >= current then
+  local next_generation = presented + 1
+  redis.call('HSET', KEYS[1], 'g', next_generation, 'r', string.format('%.0f', now))
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.min(expires_at, now + idle)))
+  redis.call('XADD', KEYS[3], '*', 'f', ARGV[5], 'g', next_generation, 'r', string.format('%.0f', now))
+  if presented > current then
+    return {'fast_forwarded', next_generation}
+  end
+  return {'rotated', next_generation}
+end
+-- The grace counts from the rotation itself and a clock that jumps, either way, doesn't lengthen it.
+if presented == current - 1 and math.abs(now - rotated_at) < tonumber(ARGV[4]) then
+  return {'replayed', current}
+end
+redis.call('HSET', KEYS[1], 'd', '1')
+redis.call('XADD', KEYS[3], '*', 'f', ARGV[5], 'd', '1')
+return {'reused', current}

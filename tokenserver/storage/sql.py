@@ -1,0 +1,170 @@
+"""SQL: the typed base of all models, and the one way to run a transaction."""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID, uuid4
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, Uuid, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Session as Transaction
+
+from tokenserver.config import Settings
+from tokenserver.errors import StoreUnavailable
+
+__all__ = ["Base", "Database", "Transaction", "db", "new_id", "utc_now"]
+
+T = TypeVar("T")
+
+# 40001 serialization_failure: CockroachDB and PostgreSQL ask the client to retry; 40P01 deadlock_detected.
+RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
+MAX_TRIES: Final = 6
+
+
+class Time(TypeDecorator[datetime]):
+    """An instant, always aware and in UTC; SQLite would hand back naive ones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: Time(), UUID: Uuid(), dict[str, Any]: JSON(), list[str]: JSON()}  # noqa: RUF012
+
+
+db = SQLAlchemy(metadata=Base.metadata)
+
+
+def new_id() -> UUID:
+    """Random keys spread the writes of a distributed database; a sequence makes one hot range of it."""
+    return uuid4()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Database:
+    """Runs work in transactions on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        if engine.dialect.name == "sqlite":
+            _prepare_sqlite(engine)
+
+    @classmethod
+    def of(cls, app: Flask, settings: Settings) -> "Database":
+        """The application's database, its engine made and pooled by Flask-SQLAlchemy."""
+        app.config["SQLALCHEMY_DATABASE_URI"] = settings.sqlalchemy_url
+        app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(settings)
+        db.init_app(app)
+        with app.app_context():
+            return cls(db.engine)
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Commit what `work` did, all or nothing; again from its start after a serialization failure.
+
+        `work` may therefore run several times and must have no effect outside the transaction.
+        Raises StoreUnavailable when the database is away or stays contended; IntegrityError passes.
+        """
+        return self._run(work, "IMMEDIATE")
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Like `write`, for work that only reads."""
+        return self._run(work, "DEFERRED")
+
+    def _run(self, work: Callable[[Transaction], T], sqlite_begin: str) -> T:
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                with Transaction(self.engine, expire_on_commit=False) as transaction:
+                    transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
+                    result = work(transaction)
+                    transaction.commit()
+                    return result
+            except IntegrityError:
+                raise
+            except DBAPIError as error:
+                if _sqlstate(error) in RETRIED_SQLSTATES and attempt < MAX_TRIES:
+                    time.sleep(random.uniform(0.5, 1.0) * 0.01 * 2**attempt)  # noqa: S311 - jitter, no secret
+                    continue
+                if _is_bad_input(error):
+                    raise
+                raise StoreUnavailable("sql", type(error.orig).__name__) from error
+            except PoolTimeoutError as error:
+                raise StoreUnavailable("sql", "no free connection") from error
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def is_available(self) -> bool:
+        try:
+            self.read(lambda tx: tx.connection().exec_driver_sql("SELECT 1"))
+        except (StoreUnavailable, SQLAlchemyError):
+            return False
+        return True
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "pgcode", None)
+
+
+def _is_bad_input(error: DBAPIError) -> bool:
+    """A programming error or a value the database refuses (SQLSTATE class 22, 23, 42): not an outage."""
+    state = _sqlstate(error)
+    if state is not None:
+        return state[:2] in {"22", "23", "42"}
+    return isinstance(error.orig, sqlite3.ProgrammingError | sqlite3.DataError)
+
+
+def _engine_options(settings: Settings) -> dict[str, Any]:
+    if settings.sqlalchemy_url.startswith("sqlite"):
+        # Time enough for a writer to wait for its turn; the file's lock is the queue.
+        return {"connect_args": {"timeout": 5, "check_same_thread": False}, "pool_size": settings.threads + 4}
+    return {
+        # A dead connection is found before it is used, so that a restart of the database costs no request.
+        "pool_pre_ping": True,
+        "pool_size": settings.threads + 2,
+        "max_overflow": 2,
+        "pool_timeout": 2,
+        "connect_args": {"connect_timeout": 3, "application_name": "tokenserver"},
+    }
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # BEGIN is ours, below
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def on_begin(connection: Any) -> None:
+        # A transaction that reads first and writes later would fail at once, not wait, when another one wrote
+        # meanwhile; so writers take the lock at their start.
+        kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {kind}")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)

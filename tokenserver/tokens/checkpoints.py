@@ -1,0 +1,78 @@
+"""The drainer: carries rotations from the Redis stream into SQL, well under a second behind.
+
+What it writes only ever grows, so it may write twice, late, or beside another drainer; a lease keeps that rare.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Final, cast
+from uuid import UUID
+
+from sqlalchemy import bindparam, update
+
+from tokenserver.storage.feed import Feed
+from tokenserver.storage.redis import RedisReplaced
+from tokenserver.tokens.models import RefreshFamily
+from tokenserver.tokens.refresh_token import ROTATIONS_KEY
+from tokenserver.tokens.sessions import Sessions
+
+LEASE_KEY: Final = "ts:{0}:drainer"
+LEASE_MS: Final = 600
+BATCH: Final = 1000
+
+
+class Checkpoints:
+    """One per process; `drain` is called some times a second and does nothing while another process drains."""
+
+    def __init__(self, feed: Feed, sessions: Sessions) -> None:
+        self._feed = feed
+        self._store = feed.store
+        self._sessions = sessions
+        self._name = secrets.token_hex(8)
+
+    def leads(self) -> bool:
+        """Whether this process drains, and does the other chores that one process is enough for."""
+        try:
+            return bool(self._store.run_script("lease", [LEASE_KEY], [self._name, LEASE_MS]))
+        except RedisReplaced:
+            self._feed.sync()
+            return False
+
+    def drain(self) -> int:
+        """How many rotations were carried. Raises StoreUnavailable."""
+        if not self.leads():
+            return 0
+        try:
+            items = self._store.ask(
+                lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(ROTATIONS_KEY, count=BATCH))
+            )
+            if items:
+                self._write([fields for _, fields in items])
+                self._store.ask(lambda c: c.xdel(ROTATIONS_KEY, *(item_id for item_id, _ in items)))
+        except RedisReplaced:
+            self._feed.sync()
+            return 0
+        return len(items)
+
+    def _write(self, events: list[dict[str, str]]) -> None:
+        newest: dict[str, tuple[int, int]] = {}
+        for event in events:
+            if "g" in event:
+                newest[event["f"]] = max(newest.get(event["f"], (0, 0)), (int(event["g"]), int(event["r"])))
+        rows = [
+            {"family": UUID(family), "to": generation, "at": datetime.fromtimestamp(ms / 1000, UTC)}
+            for family, (generation, ms) in newest.items()
+        ]
+        if rows:
+            table = RefreshFamily.__table__
+            statement = (
+                update(RefreshFamily)
+                .where(table.c.id == bindparam("family"), table.c.generation < bindparam("to"))
+                .values(generation=bindparam("to"), rotated_at=bindparam("at"))
+                .execution_options(synchronize_session=None)
+            )
+            self._feed.database.write(lambda tx: tx.connection().execute(statement, rows))
+        # The request that met the reuse ends the family itself; here is who finishes when it was killed midway.
+        for event in events:
+            if "d" in event:
+                self._sessions.end_reused(UUID(event["f"]))

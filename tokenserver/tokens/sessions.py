@@ -1,0 +1,215 @@
+"""Sessions: one sign-in of a user each, with the refresh families in it; their start and every way they end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+
+from tokenserver.audit.events import Event
+from tokenserver.audit.record import record
+from tokenserver.storage.feed import Change, Feed, Kind
+from tokenserver.storage.sql import Transaction, new_id, utc_now
+from tokenserver.tokens.models import RefreshFamily, Session
+from tokenserver.tokens.refresh_token import Family
+
+# So long an operator can see how a session ended.
+ENDED_KEPT_DAYS: Final = 30
+
+
+class EndReason(StrEnum):
+    LOGOUT = "logout"
+    REVOKED = "revoked"
+    REFRESH_TOKEN_REUSED = "refresh_token_reused"
+    PASSWORD_CHANGED = "password_changed"
+    USER_DISABLED = "user_disabled"
+    CLIENT_DELETED = "client_deleted"
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """How a user proved who they are, and from where. `amr`: RFC 8176 values."""
+
+    user_id: UUID
+    client_id: str
+    amr: tuple[str, ...]
+    address: str | None = None
+    user_agent: str | None = None
+
+
+class Sessions:
+    """`lifetime`, `idle_lifetime` in s: of refresh tokens, and of the sessions that hold them."""
+
+    def __init__(self, feed: Feed, *, lifetime: int, idle_lifetime: int) -> None:
+        self._feed = feed
+        self._lifetime = lifetime
+        self._idle_lifetime = idle_lifetime
+
+    def start(self, tx: Transaction, sign_in: SignIn) -> Session:
+        now = utc_now()
+        session = Session(
+            id=new_id(),
+            user_id=sign_in.user_id,
+            client_id=sign_in.client_id,
+            authenticated_at=now,
+            amr=list(sign_in.amr),
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._lifetime),
+            address=sign_in.address,
+            user_agent=sign_in.user_agent,
+        )
+        tx.add(session)
+        tx.flush()
+        record(tx, Event.SESSION_STARTED, target=session.id, user=str(sign_in.user_id))
+        return session
+
+    def start_family(
+        self, tx: Transaction, session: Session, *, client_id: str, scope: str | None, audience: Sequence[str]
+    ) -> tuple[Family, datetime]:
+        """A family and the moment of its first generation; `RefreshTokens.publish` them after the commit."""
+        now = utc_now()
+        row = RefreshFamily(
+            id=new_id(),
+            session_id=session.id,
+            user_id=session.user_id,
+            client_id=client_id,
+            scope=scope,
+            audience=list(audience),
+            idle_lifetime=self._idle_lifetime,
+            created_at=now,
+            expires_at=session.expires_at,
+            generation=1,
+            rotated_at=now,
+        )
+        tx.add(row)
+        return Family.from_rows(row, session), now
+
+    # Ending
+
+    def end(
+        self,
+        tx: Transaction,
+        change: Change,
+        *,
+        reason: EndReason,
+        user_id: UUID | None = None,
+        session_id: UUID | None = None,
+        family_id: UUID | None = None,
+        client_id: str | None = None,
+        keep: UUID | None = None,
+    ) -> int:
+        """End all sessions and families that match; how many families and sessions were live.
+
+        The one function behind logout, revocation, reuse, changed passwords and disabled accounts. Commit it with
+        `Feed.change`: it holds in every process before the change is answered. `keep`: a session to spare.
+        """
+        families: list[ColumnElement[bool]] = [RefreshFamily.ended_at.is_(None)]
+        sessions: list[ColumnElement[bool]] = [Session.ended_at.is_(None)]
+        if user_id is not None:
+            families.append(RefreshFamily.user_id == user_id)
+            sessions.append(Session.user_id == user_id)
+        if session_id is not None:
+            families.append(RefreshFamily.session_id == session_id)
+            sessions.append(Session.id == session_id)
+        if keep is not None:
+            families.append(RefreshFamily.session_id != keep)
+            sessions.append(Session.id != keep)
+        if family_id is not None:
+            families.append(RefreshFamily.id == family_id)
+        if client_id is not None:
+            families.append(RefreshFamily.client_id == client_id)
+
+        ended = tx.execute(select(RefreshFamily.id, RefreshFamily.session_id).where(*families)).all()
+        if family_id is not None or client_id is not None:
+            # A session ends with the last of its families.
+            within = {session for _, session in ended}
+            others = tx.scalars(
+                select(RefreshFamily.session_id).where(
+                    RefreshFamily.session_id.in_(within),
+                    RefreshFamily.ended_at.is_(None),
+                    RefreshFamily.id.not_in([family for family, _ in ended]),
+                )
+            ).all()
+            orphaned = within - set(others)
+            if client_id is not None and family_id is None:
+                # Sessions of this client that never had a family.
+                orphaned |= set(
+                    tx.scalars(
+                        select(Session.id)
+                        .outerjoin(RefreshFamily, RefreshFamily.session_id == Session.id)
+                        .where(Session.client_id == client_id, *sessions, RefreshFamily.id.is_(None))
+                    )
+                )
+            sessions.append(Session.id.in_(orphaned))
+        gone = tx.scalars(select(Session.id).where(*sessions)).all()
+
+        fields = {"ended_at": utc_now(), "end_reason": reason.value}
+        tx.execute(update(RefreshFamily).where(RefreshFamily.id.in_([f for f, _ in ended])).values(fields))
+        tx.execute(update(Session).where(Session.id.in_(gone)).values(fields))
+        for family, _ in ended:
+            change.note(Kind.FAMILY, family)
+        for session in gone:
+            change.note(Kind.SESSION, session)
+            record(tx, Event.SESSION_ENDED, target=session, reason=reason.value)
+        return len(ended) + len(gone)
+
+    def end_reused(self, family_id: UUID) -> None:
+        """A consumed refresh token came back: somebody else has a copy (RFC 9700 section 4.14.2)."""
+
+        def end(tx: Transaction, change: Change) -> None:
+            change.note(Kind.FAMILY, family_id)
+            if self.end(tx, change, family_id=family_id, reason=EndReason.REFRESH_TOKEN_REUSED):
+                record(tx, Event.REFRESH_TOKEN_REUSED, target=family_id, outcome="denied")
+
+        self._feed.change(end)
+
+    def purge(self, limit: int = 500) -> int:
+        """Delete sessions, with their families, that expired, or ended a month ago; at most `limit`; how many."""
+
+        def old(tx: Transaction) -> int:
+            now = utc_now()
+            query = select(Session.id).where(
+                (Session.expires_at < now) | (Session.ended_at < now - timedelta(days=ENDED_KEPT_DAYS))
+            )
+            ids = tx.scalars(query.limit(limit)).all()
+            tx.execute(delete(RefreshFamily).where(RefreshFamily.session_id.in_(ids)))
+            tx.execute(delete(Session).where(Session.id.in_(ids)))
+            return len(ids)
+
+        return self._feed.database.write(old)
+
+    # Reading
+
+    def of_user(
+        self, user_id: UUID, *, limit: int, before: tuple[datetime, UUID] | None = None
+    ) -> list[tuple[Session, datetime]]:
+        """Live sessions, newest first, each with the moment it was last used."""
+
+        def read(tx: Transaction) -> list[tuple[Session, datetime]]:
+            now = utc_now()
+            used = func.max(RefreshFamily.rotated_at)
+            query = (
+                select(Session, used)
+                .outerjoin(RefreshFamily, RefreshFamily.session_id == Session.id)
+                .where(Session.user_id == user_id, Session.ended_at.is_(None), Session.expires_at > now)
+                .group_by(Session.id)
+                .order_by(Session.created_at.desc(), Session.id.desc())
+                .limit(limit)
+            )
+            if before is not None:
+                at, last = before
+                query = query.where((Session.created_at < at) | ((Session.created_at == at) & (Session.id < last)))
+            return [(session, last_used or session.created_at) for session, last_used in tx.execute(query)]
+
+        return self._feed.database.read(read)
+
+    def owner(self, session_id: UUID) -> UUID | None:
+        """Whose live session this is."""
+        return self._feed.database.read(
+            lambda tx: tx.scalar(
+                select(Session.user_id).where(Session.id == session_id, Session.ended_at.is_(None))
+            )
+        )

@@ -1,0 +1,97 @@
+"""Verifies a JWT access token (RFC 9068 section 4, RFC 8725)."""
+
+import time
+from collections.abc import Callable, Collection
+from typing import Final, Self
+
+from tokenserver.verify.claims import Claims, read_claims
+from tokenserver.verify.compact import decode, parse
+from tokenserver.verify.errors import InvalidToken
+from tokenserver.verify.https import Fetch
+from tokenserver.verify.jwks import ALGORITHMS, KeySource
+from tokenserver.verify.metadata import issuer_keys
+
+MAX_LEEWAY: Final = 60
+
+
+class Verifier:
+    """Accepts the tokens of one issuer for one audience. Safe to share between threads.
+
+    `leeway`: seconds by which clocks may differ. `check` is called with the claims of each token that passed all
+    else and may raise, for instance InvalidToken for a revoked one. `accept_bound`: whether tokens bound to a key
+    (`cnf`) pass, which is safe only where the caller demands proof of that key.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        keys: KeySource,
+        leeway: float = 30,
+        algorithms: Collection[str] = ALGORITHMS,
+        accept_bound: bool = False,
+        check: Callable[[Claims], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not issuer or not audience:
+            raise ValueError("issuer and audience must not be empty")
+        if not 0 <= leeway <= MAX_LEEWAY:
+            raise ValueError(f"leeway must be from 0 to {MAX_LEEWAY} seconds")
+        if isinstance(algorithms, str) or not algorithms or not set(algorithms) <= set(ALGORITHMS):
+            raise ValueError("algorithms must be some of " + ", ".join(ALGORITHMS))
+        self.issuer = issuer
+        self.audience = audience
+        self._keys = keys
+        self._leeway = leeway
+        self._algorithms = frozenset(algorithms)
+        self._accept_bound = accept_bound
+        self._check = check
+        self._clock = clock
+
+    @classmethod
+    def for_issuer(
+        cls,
+        issuer: str,
+        audience: str,
+        *,
+        leeway: float = 30,
+        check: Callable[[Claims], None] | None = None,
+        fetch: Fetch | None = None,
+    ) -> Self:
+        """Finds the keys by the issuer's metadata (RFC 8414), which is read when the first token comes."""
+        keys = issuer_keys(issuer, fetch=fetch)
+        return cls(issuer=issuer, audience=audience, keys=keys, leeway=leeway, check=check)
+
+    def verify(self, token: str) -> Claims:
+        """TokenError for a token that must not be accepted, KeysUnavailable when that can't be known."""
+        jws = parse(token)
+        alg, kid = jws.header
+        # RFC 8725 section 3.1: the algorithm is ours to choose, before any key is looked for.
+        if alg not in self._algorithms:
+            raise InvalidToken("alg is not allowed")
+        key = self._keys.find(kid)
+        if key is None:
+            raise InvalidToken(f"unknown kid {kid!a}")
+        # RFC 8725 section 3.1: a key is used with its own algorithm alone.
+        if key.alg != alg:
+            raise InvalidToken("alg is not the key's")
+        if not key.verify(jws.signature, jws.signing_input):
+            raise InvalidToken("wrong signature")
+        claims = self._read(jws.payload)
+        if self._check is not None:
+            self._check(claims)
+        return claims
+
+    def _read(self, payload: bytes) -> Claims:
+        try:
+            decoded = decode(payload)
+        except ValueError as error:
+            raise InvalidToken(f"payload: {error}") from None
+        claims = read_claims(
+            decoded, issuer=self.issuer, audience=self.audience, now=self._clock(), leeway=self._leeway
+        )
+        # RFC 8705 section 3, RFC 9449 section 7.2: a bound token without its proof may be a stolen one.
+        if "cnf" in claims.raw and not self._accept_bound:
+            raise InvalidToken("bound to a key that was not proven")
+        return claims

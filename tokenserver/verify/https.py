@@ -1,0 +1,87 @@
+"""Reads one public document over HTTPS: no redirect, no other scheme, a bounded size and time."""
+
+import ipaddress
+import re
+import time
+from collections.abc import Callable
+from http.client import HTTPResponse
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, getproxies
+
+MAX_BODY: Final = 256 * 1024
+MIN_AGE: Final = 10
+MAX_AGE: Final = 24 * 3600
+PLAIN_URI: Final = re.compile(r"[\x21-\x5B\x5D-\x7E]+")
+# Anchored at a comma, so that s-maxage (RFC 9111 section 5.2.2.10, for shared caches) is not taken for it.
+CACHE_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)", re.IGNORECASE)
+
+
+class Document(NamedTuple):
+    """`max_age`: seconds the server lets us keep it, or None when it doesn't say."""
+
+    body: bytes
+    max_age: int | None
+
+
+Fetch = Callable[[str], Document]
+
+
+def check_uri(uri: str) -> str:
+    """ValueError unless https, or http to this very machine."""
+    parts = urlsplit(uri)
+    # "http://localhost:80@evil.example" and "http://localhost\@evil.example" are for evil.example: no user part, no
+    # backslash, and the host is taken from the parser, never from the text.
+    if not PLAIN_URI.fullmatch(uri) or "@" in parts.netloc or not parts.hostname or parts.fragment:
+        raise ValueError("not a plain absolute URL")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+        raise ValueError("must be https; http is for loopback hosts alone")
+    return uri
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _opener() -> OpenerDirector:
+    # An opener that was given no handler for redirects, errors, file: or ftp: can't be led to any of them.
+    # Plain http means loopback here, so it never takes a proxy.
+    proxies = {scheme: proxy for scheme, proxy in getproxies().items() if scheme in {"https", "no"}}
+    opener = OpenerDirector()
+    for handler in (ProxyHandler(proxies), HTTPHandler(), HTTPSHandler()):
+        opener.add_handler(handler)
+    return opener
+
+
+def fetch(uri: str, *, timeout: float = 5) -> Document:
+    """OSError, HTTPException or ValueError when the document can't be had."""
+    request = Request(check_uri(uri), headers={"Accept": "application/json"})  # noqa: S310 - checked on this line
+    deadline = time.monotonic() + timeout
+    with _opener().open(request, timeout=timeout) as response:
+        # RFC 8414 section 3.2: 200 OK. Whoever answers 3xx is not the place where the keys are.
+        if response.status != 200:
+            raise ValueError(f"answered {response.status}")
+        cache_control = ",".join(response.headers.get_all("Cache-Control", []))
+        return Document(_read(response, deadline), _max_age(cache_control))
+
+
+def _read(response: HTTPResponse, deadline: float) -> bytes:
+    # The socket's timeout starts anew with each byte; the deadline doesn't.
+    body = bytearray()
+    while chunk := response.read1(MAX_BODY):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ValueError("document too large")
+        if time.monotonic() > deadline:
+            raise TimeoutError("document too slow")
+    return bytes(body)
+
+
+def _max_age(cache_control: str) -> int | None:
+    if re.search(r"\bno-(?:store|cache)\b", cache_control, re.IGNORECASE):
+        return MIN_AGE
+    stated = CACHE_MAX_AGE.search(cache_control)
+    return min(max(int(stated[1]), MIN_AGE), MAX_AGE) if stated else None

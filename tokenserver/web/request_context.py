@@ -1,0 +1,75 @@
+"""Who is asking: the request id and the caller, for logs, errors and the audit trail."""
+
+import logging
+import re
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+
+from flask import Flask, Response, request
+
+logger = logging.getLogger("tokenserver.request")
+
+# A caller may bring its own id for tracing; anything else than plain words would forge log lines.
+ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """`actor`: a user's or client's id, or the command line's "cli"; None for guests."""
+
+    request_id: str | None = None
+    actor: str | None = None
+    client_id: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+    started_at: float = field(default_factory=time.perf_counter)
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
+
+
+def current() -> RequestContext:
+    context = _current.get()
+    if context is None:
+        context = RequestContext()
+        _current.set(context)
+    return context
+
+
+def act_as(actor: str) -> None:
+    """For the command line, which has no request."""
+    _current.set(RequestContext(actor=actor))
+
+
+def register(app: Flask) -> None:
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get("X-Request-ID", "")
+        _current.set(
+            RequestContext(
+                request_id=given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex,
+                address=request.remote_addr,
+                user_agent=request.headers.get("User-Agent", "")[:255] or None,
+            )
+        )
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        context = current()
+        response.headers["X-Request-ID"] = context.request_id or ""
+        # The path alone: a query may carry what must not be logged.
+        logger.info(
+            "%s %s %d %.1fms id=%s actor=%s client=%s from=%s",
+            request.method,
+            request.path.encode("unicode_escape").decode("ascii"),
+            response.status_code,
+            (time.perf_counter() - context.started_at) * 1000,
+            context.request_id,
+            context.actor or "-",
+            context.client_id or "-",
+            context.address or "-",
+        )
+        return response
