@@ -25,7 +25,7 @@ from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
-from tokenserver.storage.redis_server import find_redis_server
+from tokenserver.storage.redis_server import Program
 
 BACKENDS = ("sqlite", "postgresql")
 PASSWORD = "correct horse 7 battery"
@@ -55,7 +55,7 @@ class RedisServer:
         return f"unix://{self.socket}?db={database}"
 
     def start(self, *options: str) -> None:
-        command = [str(find_redis_server()), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command = [Program.find().path, "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         command += ["--dir", str(self.folder), "--databases", "4096", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         client = redis_client.Redis(unix_socket_path=str(self.socket))
@@ -106,6 +106,7 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture(scope="session")
 def postgres(short_path: Path) -> Iterator[str]:
     """URL of a server, without a database name."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(short_path))  # where pgserver keeps its locks
     import pgserver
 
     server = pgserver.get_server(short_path / "pg", cleanup_mode="stop")

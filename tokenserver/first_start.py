@@ -67,9 +67,8 @@ def _first_admin(rooms: Rooms) -> tuple[str, Admin | None]:
     settings = rooms.settings
     email = settings.admin_email or "admin@localhost"
     password = settings.admin_password or secrets.token_urlsafe(15)
-    username = "admin"
     try:
-        user = rooms.people.prepare(username=username, email=email, password=password)
+        user = rooms.people.prepare(username="admin", email=email, password=password, by_operator=True)
     except Invalid as error:
         faults = "; ".join(f"{fault.field}: {fault.message}" for fault in error.errors)
         raise ConfigurationError(f"TOKENSERVER_ADMIN_EMAIL, TOKENSERVER_ADMIN_PASSWORD: {faults}") from None

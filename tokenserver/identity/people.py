@@ -83,10 +83,15 @@ class People:
 
     # Changing
 
-    def prepare(self, *, username: str, email: str, password: str, name: str | None = None) -> User:
-        """A checked, hashed, unsaved user; slow, so outside any transaction. Raises Invalid, Overloaded."""
+    def prepare(
+        self, *, username: str, email: str, password: str, name: str | None = None, by_operator: bool = False
+    ) -> User:
+        """A checked, hashed, unsaved user; slow, so outside any transaction. Raises Invalid, Overloaded.
+
+        `by_operator`: the password comes from the configuration or the command line and may hold the name.
+        """
         errors = name_faults(username, email)
-        flaw = weakness(password, username, email)
+        flaw = weakness(password) if by_operator else weakness(password, username, email)
         if flaw:
             errors.append(FieldError("password", flaw))
         if errors:
