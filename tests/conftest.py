@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ import redis as redis_client
 import sqlalchemy
 from flask import Flask
 from flask.testing import FlaskClient
+from redis.connection import AbstractConnection
 
 from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
@@ -110,6 +112,10 @@ def postgres(short_path: Path) -> Iterator[str]:
     import pgserver
 
     server = pgserver.get_server(short_path / "pg", cleanup_mode="stop")
+    # What is written here need not survive a power cut.
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        server.psql(f"ALTER SYSTEM SET {setting} = off")
+    server.psql("SELECT pg_reload_conf()")
     yield server.get_uri()
     server.cleanup()
 
@@ -279,6 +285,12 @@ def api(client: FlaskClient) -> Api:
 
 
 @pytest.fixture
+def api_of() -> Callable[[Flask], Api]:
+    """For tests with several applications."""
+    return lambda app: Api(app.test_client())
+
+
+@pytest.fixture
 def confidential(rooms: Rooms) -> tuple[str, str]:
     """Id and secret of a client that may use every grant and introspect."""
     row, secret = rooms.clients.create(
@@ -289,6 +301,50 @@ def confidential(rooms: Rooms) -> tuple[str, str]:
     )
     assert secret is not None
     return row.client_id, secret
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Counts what is sent to Redis inside the block; a pipeline is one."""
+
+    @contextmanager
+    def counting() -> Iterator[Counter]:
+        counter = Counter()
+        send = AbstractConnection.send_packed_command
+
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            counter.count += 1
+            return send(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AbstractConnection, "send_packed_command", counted)
+            yield counter
+
+    return counting
+
+
+@pytest.fixture
+def queries() -> Callable[[Flask], Any]:
+    """Counts SQL statements of an application inside the block; BEGIN and PRAGMA too."""
+
+    @contextmanager
+    def counting(app: Flask) -> Iterator[Counter]:
+        counter = Counter()
+        engine = rooms_of(app).database.engine
+
+        def count(*_args: Any) -> None:
+            counter.count += 1
+
+        sqlalchemy.event.listen(engine, "before_cursor_execute", count)
+        yield counter
+        sqlalchemy.event.remove(engine, "before_cursor_execute", count)
+
+    return counting
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

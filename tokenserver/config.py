@@ -279,12 +279,31 @@ class Settings:
             faults.append("TOKENSERVER_RATE_LIMITS must stay on in production")
         return faults
 
+    @property
+    def database_has_tls(self) -> bool:
+        """Or never leaves the machine."""
+        return self.embedded_database or self.database_url.startswith("sqlite") or _sql_has_tls(self.database_url)
+
+    @property
+    def redis_has_tls(self) -> bool:
+        """Or never leaves the machine."""
+        return self.embedded_redis or _redis_has_tls(self.redis_url)
+
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> "Settings":
         """From the environment and `.env` of the working folder; the environment wins.
 
         Raises ConfigurationError naming the variable.
         """
+        settings = cls.read(environ, dotenv)
+        faults = settings.production_faults()
+        if faults:
+            raise ConfigurationError("; ".join(faults))
+        return settings
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> "Settings":
+        """Like `load`, without the rules of `production`."""
         dotenv = dotenv or Path(".env")
         given = {k: v or "" for k, v in dotenv_values(dotenv).items()} if dotenv.is_file() else {}
         given |= os.environ if environ is None else environ
@@ -303,11 +322,12 @@ class Settings:
                 values[option.name] = option.metadata["parse"](raw)
             except ValueError as error:
                 raise ConfigurationError(f"{name}: {error}") from None
-        settings = cls(**values)
-        faults = settings.production_faults()
-        if faults:
-            raise ConfigurationError("; ".join(faults))
-        return settings
+        return cls(**values)
+
+    def environment(self) -> dict[str, str]:
+        """What another process has to find in its environment to `load` the same, whatever its working folder."""
+        values = {environment_name(option): getattr(self, option.name) for option in fields(self)}
+        return {k: ("off", "on")[v] if isinstance(v, bool) else str(v) for k, v in values.items()}
 
 
 def environment_name(option: "Field[Any]") -> str:

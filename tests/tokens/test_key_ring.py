@@ -740,6 +740,8 @@ def broken_manifests() -> dict[str, Callable[[dict[str, Any]], Any]]:
 
         return change
 
+    moment = "2027-01-15T08:00:00Z"
+    retired = {"state": "retired", "retired_at": moment, "remove_after": moment}
     return {
         "empty": lambda _: None,
         "list": lambda d: d["entries"],
@@ -747,6 +749,7 @@ def broken_manifests() -> dict[str, Callable[[dict[str, Any]], Any]]:
         "no entries": lambda _: {"version": 1},
         "entries of another type": lambda d: d | {"entries": ["x"]},
         "twice": lambda d: d | {"entries": d["entries"] + d["entries"][:1]},
+        "twice, once retired": lambda d: d | {"entries": [*d["entries"], d["entries"][0] | retired]},
         "two active": lambda d: (
             d | {"entries": [e | {"kid": "A" * 40 + f"{i:03}"} for i in range(2) for e in d["entries"][:1]]}
         ),

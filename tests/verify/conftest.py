@@ -133,19 +133,20 @@ class KeyServer:
                 outer.paths.append(self.path)
                 outer.before()
                 status, headers, body = outer.pages.get(self.path, (404, {}, b""))
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self._send(body)
-
-            def _send(self, body: bytes) -> None:
                 try:
-                    for start in range(0, len(body), 1 if outer.drip else len(body)):
-                        time.sleep(outer.drip)
-                        self.wfile.write(body[start : start + 1] if outer.drip else body)
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self._send(body)
                 except OSError:
                     return  # the reader had enough
+
+            def _send(self, body: bytes) -> None:
+                step = 1 if outer.drip else 1 << 20
+                for start in range(0, len(body), step):
+                    time.sleep(outer.drip)
+                    self.wfile.write(body[start : start + step])
 
             def log_message(self, *args: object) -> None:
                 pass

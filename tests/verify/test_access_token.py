@@ -275,7 +275,8 @@ class TestHeader:
             {"b64": True},
             {"zip": "DEF"},
             {"enc": "A256GCM"},
-            {"p2c": 2**31 - 1, "p2s": "c2FsdA"},
+            {"p2c": 2**31 - 1},
+            {"p2s": "c2FsdA"},
             {"epk": {}},
         ],
         ids=json.dumps,
@@ -320,6 +321,9 @@ class TestHeader:
         for encoding in ("utf-16", "utf-16-be", "utf-32-le"):
             refused(verifier, mint(header.encode(encoding)), "not a compact JWS")
 
+    def test_bad_utf8_within_a_text(self, verifier: Verifier, mint: Mint) -> None:
+        refused(verifier, mint(b'{"alg":"RS256","typ":"at+jwt","kid":"rs","x":"\xff"}'), "not a compact JWS")
+
     def test_refused_headers_are_refused_again(self, verifier: Verifier, mint: Mint) -> None:
         token = mint({"crit": ["b64"]})
         for _ in range(3):
@@ -357,7 +361,15 @@ class TestSerialization:
         segments[segment] += bad
         refused(verifier, ".".join(segments))
 
-    def test_padded_segments_with_a_good_signature(self, verifier: Verifier, private_keys: dict[str, Any]) -> None:
+    @pytest.mark.parametrize("payload", ["e30=", "e3", "!!!!", "e30+", "e"])
+    def test_bad_payload_with_a_good_signature(
+        self, verifier: Verifier, mint: Mint, private_keys: dict[str, Any], payload: str
+    ) -> None:
+        signing_input = f"{mint().partition('.')[0]}.{payload}"
+        signature = JWSRegistry.algorithms["RS256"].sign(signing_input.encode(), private_keys["rs"])
+        refused(verifier, f"{signing_input}.{b64(signature)}", "payload: ")
+
+    def test_padded_header_with_a_good_signature(self, verifier: Verifier, private_keys: dict[str, Any]) -> None:
         header = base64.urlsafe_b64encode(b'{"alg":"RS256","typ":"at+jwt","kid":"rs"}')
         assert header.endswith(b"=")
         signing_input = header + b".e30"

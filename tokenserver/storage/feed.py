@@ -240,8 +240,7 @@ class Feed:
                 run_id, epoch, position = self._look()
                 if epoch != state.epoch or run_id != state.redis_run_id:
                     epoch = secrets.token_hex(8)
-                    self._write_mirror(epoch, entries)
-                    position = ""
+                    position = self._write_mirror(epoch, entries)
                     state.epoch, state.redis_run_id = epoch, run_id
                 state.longest_token_lifetime = self.token_lifetime
                 return run_id, epoch, position, entries
@@ -264,17 +263,22 @@ class Feed:
         info, (epoch, position) = self.store.ask_unverified(look)
         return info["run_id"], epoch or "", position or ""
 
-    def _write_mirror(self, epoch: str, entries: list[Entry]) -> None:
-        def write(client: Any) -> None:
+    def _write_mirror(self, epoch: str, entries: list[Entry]) -> str:
+        def write(client: Any) -> str:
             pipeline = client.pipeline(transaction=True)
             pipeline.delete(STATE_KEY, FEED_KEY)
             for entry in entries:
                 if entry.kind is Kind.FAMILY:
                     pipeline.delete(family_key(entry.subject))  # SQL says that it ended
-            pipeline.hset(STATE_KEY, "epoch", epoch)
-            pipeline.execute()
+            for entry in entries:
+                pipeline.xadd(FEED_KEY, {"e": json.dumps(entry)})
+            results = pipeline.execute()
+            position = results[-1] if entries else ""
+            # Last, since from here on the mirror is believed.
+            client.hset(STATE_KEY, mapping={"epoch": epoch, "feed": position})
+            return str(position)
 
-        self.store.ask_unverified(write)
+        return self.store.ask_unverified(write)
 
     def _apply(self, entry: Entry) -> None:
         for apply, _ in self._subscribers:

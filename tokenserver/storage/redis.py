@@ -1,5 +1,6 @@
 """Redis: one client per process, its Lua scripts, and the question whether this is still the Redis we knew."""
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, Final, TypeVar, cast
@@ -16,12 +17,16 @@ T = TypeVar("T")
 TIMEOUT_SECONDS: Final = 1.0
 MIN_VERSION: Final = (6, 2)
 
-# Replies that mean "not now": loading, a replica, memory full, persistence broken, not allowed in.
+# Loading, a replica, memory full, persistence broken, not allowed in.
 AWAY: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
+)
+
+NOT_NOW: Final = re.compile(
+    r"\b(BUSY|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|WRONGPASS)\b"
 )
 
 
@@ -88,19 +93,10 @@ class RedisStore:
         except AWAY as error:
             raise StoreUnavailable("redis", type(error).__name__) from error
         except redis.ResponseError as error:
-            word = str(error).partition(" ")[0]
-            if word in {
-                "MISCONF",
-                "OOM",
-                "LOADING",
-                "BUSY",
-                "NOAUTH",
-                "NOPERM",
-                "WRONGPASS",
-                "MASTERDOWN",
-                "NOREPLICAS",
-            }:
-                raise StoreUnavailable("redis", word) from error
+            # A script wraps the word in a sentence of its own.
+            word = NOT_NOW.search(str(error))
+            if word:
+                raise StoreUnavailable("redis", word[0]) from error
             raise
 
     def run_id(self) -> str:

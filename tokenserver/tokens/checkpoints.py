@@ -32,6 +32,8 @@ class Checkpoints:
 
     def leads(self) -> bool:
         """Whether this process drains, and does the other chores that one process is enough for."""
+        if not self._feed.epoch:
+            self._feed.sync()
         try:
             return bool(self._store.run_script("lease", [LEASE_KEY], [self._name, LEASE_MS]))
         except RedisReplaced:

@@ -182,11 +182,7 @@ def _sync(folder: Path) -> None:
 
 
 def _material(alg: str, content: bytes) -> Material:
-    if alg != SECRET:
-        return load_pem(alg, content)
-    if len(content) != SECRET_BYTES:
-        raise ValueError(f"is not {SECRET_BYTES} bytes long")
-    return content
+    return content if alg == SECRET else load_pem(alg, content)
 
 
 def _kid(material: Material) -> str:

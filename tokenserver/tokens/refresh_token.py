@@ -53,7 +53,7 @@ class Spent(NamedTuple):
 class Family:
     """What never changes about a family. `scope` None: whatever the user holds, as of each refresh.
 
-    `authenticated_at` in s, `expires_at` in ms since 1970, `idle_lifetime` in ms.
+    `authenticated_at`, `expires_at` in ms since 1970, `idle_lifetime` in ms.
     """
 
     id: UUID
@@ -104,7 +104,7 @@ class Family:
             client_id=family.client_id,
             scope=family.scope,
             audience=tuple(family.audience),
-            authenticated_at=int(session.authenticated_at.timestamp()),
+            authenticated_at=_ms(session.authenticated_at),
             amr=tuple(session.amr),
             expires_at=_ms(family.expires_at),
             idle_lifetime=family.idle_lifetime * 1000,

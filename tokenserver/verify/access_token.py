@@ -38,7 +38,7 @@ class Verifier:
             raise ValueError("issuer and audience must not be empty")
         if not 0 <= leeway <= MAX_LEEWAY:
             raise ValueError(f"leeway must be from 0 to {MAX_LEEWAY} seconds")
-        if isinstance(algorithms, str) or not algorithms or not set(algorithms) <= set(ALGORITHMS):
+        if not algorithms or not set(algorithms) <= set(ALGORITHMS):
             raise ValueError("algorithms must be some of " + ", ".join(ALGORITHMS))
         self.issuer = issuer
         self.audience = audience

@@ -48,10 +48,8 @@ def parse(token: str) -> Compact:
     # Four dots would be a JWE (RFC 7516 section 7.1), a brace the JSON serialization; neither is looked at.
     if token.count(".") != 2:
         raise InvalidToken("not three segments")
-    if not token.isascii():
-        raise InvalidToken("not ASCII")
     try:
-        signing_input, _, signature = token.encode().rpartition(b".")
+        signing_input, _, signature = token.encode("ascii").rpartition(b".")
         header, _, payload = signing_input.partition(b".")
         return Compact(_header(header), payload, signing_input, decode(signature))
     except ValueError as error:

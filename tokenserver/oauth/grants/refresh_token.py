@@ -33,7 +33,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         roles=held.roles,
         session_id=family.session_id,
         family_id=family.id,
-        authenticated_at=family.authenticated_at,
+        authenticated_at=family.authenticated_at // 1000,
         amr=family.amr,
     )
     response = rooms.issuing.for_user(client, context, granted, family.audience)
@@ -52,7 +52,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
 def is_ended(rooms: Collaborators, family: Family) -> bool:
     """By the same cutoffs as access tokens; and its user must be there and active."""
     if family.expires_at <= now_ms() or rooms.revocation.is_revoked(
-        issued_at=family.authenticated_at * 1000 + 999,
+        issued_at=family.authenticated_at,
         user_id=family.user_id,
         client_id=family.client_id,
         session_id=family.session_id,

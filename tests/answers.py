@@ -1,0 +1,82 @@
+"""What every error of this server looks like, whoever asks, and that it tells nothing about its inside."""
+
+import re
+from typing import Any
+
+from werkzeug.test import TestResponse
+
+PROBLEM_MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
+OAUTH_MEMBERS = {"error", "error_description", "request_id"}
+# RFC 6749 section 5.2: the characters of error_description.
+DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+INSIDE = re.compile(
+    r"Traceback|File \"|\.py\b|site-packages|/tokenserver/|\.sqlite|\.sock\b|SELECT |INSERT |UPDATE |psycopg|sqlalchemy|"
+    r"Error\b.*\bat 0x"
+)
+
+
+def faults(response: TestResponse) -> list[str]:
+    """In what an answer, good or bad, is not as it must be."""
+    found = []
+    given = response.headers.get("X-Request-ID", "")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{8,64}", given):
+        found.append(f"X-Request-ID {given!r}")
+    if response.status_code >= 500 and (response.status_code != 503 or "Retry-After" not in response.headers):
+        found.append(f"status {response.status_code}")
+    if response.status_code in range(300, 304) or "Location" in response.headers:
+        found.append("a redirect")
+    if response.text and "html" in str(response.content_type):
+        found.append(f"Content-Type {response.content_type}")
+    if INSIDE.search(response.text):
+        found.append(f"tells about the inside: {response.text}")
+    if response.status_code >= 400 and response.request.method != "HEAD":
+        found += _error_faults(response, given)
+    return found
+
+
+def _error_faults(response: TestResponse, request_id: str) -> list[str]:
+    found = []
+    is_oauth = response.request.path.startswith("/oauth/")
+    wanted = "application/json" if is_oauth else "application/problem+json"
+    body: Any = response.get_json(force=True, silent=True)
+    if response.mimetype != wanted or not isinstance(body, dict):
+        return [f"Content-Type {response.content_type}, body {response.text!r}"]
+    members = OAUTH_MEMBERS if is_oauth else PROBLEM_MEMBERS
+    if body.keys() - {"errors"} != members or ("errors" in body) != (response.status_code == 422 and not is_oauth):
+        found.append(f"members {sorted(body)}")
+    if body.get("request_id") != request_id:
+        found.append("request_id is not X-Request-ID")
+    if "no-store" not in response.headers.get("Cache-Control", ""):
+        found.append("an error that may be stored")
+    if is_oauth and not DESCRIPTION.fullmatch(body.get("error_description", "")):
+        found.append(f"error_description {body.get('error_description')!r}")
+    if not is_oauth and body.get("status") != response.status_code:
+        found.append(f"status {body.get('status')} in the body")
+    challenge = response.headers.get("WWW-Authenticate", "")
+    if response.status_code in {401, 403} and not re.match(r"(Basic|Bearer) [a-z_]+=\"", challenge):
+        found.append(f"WWW-Authenticate {challenge!r}")  # RFC 9110 section 11.6.1, RFC 6750 section 3
+    if response.status_code == 405 and not response.headers.get("Allow"):
+        found.append("405 without Allow")  # RFC 9110 section 15.5.6
+    if response.status_code in {429, 503} and not response.headers.get("Retry-After", "").isdigit():
+        found.append(f"{response.status_code} without Retry-After")
+    return found
+
+
+def word(response: TestResponse) -> str:
+    """The machine-readable word of an error: `error` in OAuth's tongue, `code` in REST's; "" for a success."""
+    body = response.get_json(force=True, silent=True)
+    return str(body.get("error") or body.get("code") or "") if isinstance(body, dict) else ""
+
+
+def refused(response: TestResponse, status: int, expected: str) -> TestResponse:
+    """Asserts this refusal, in its uniform shape."""
+    assert (response.status_code, word(response)) == (status, expected), response.text
+    assert not faults(response)
+    return response
+
+
+def granted(response: TestResponse, status: int = 200) -> dict[str, Any]:
+    """Asserts a success; its body."""
+    assert response.status_code == status, response.text
+    assert not faults(response)
+    return dict(response.get_json()) if response.data else {}

@@ -1,0 +1,108 @@
+"""A server of its own, started as an operator starts it: the console script, two workers, embedded stores."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+COMMAND = Path(sys.executable).with_name("tokenserver")
+PASSWORD = "correct horse 7 battery"
+ADMIN_PASSWORD = "first admin of the tests"
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class LiveServer:
+    """`environment`: what a command needs to meet the same stores and keys."""
+
+    url: str
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *arguments: str) -> str:
+        """What a `tokenserver` command prints; it must succeed."""
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"tokenserver {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def post(self, path: str, status: int = 200, **options: Any) -> dict[str, Any]:
+        response = httpx.post(self.url + path, timeout=30, trust_env=False, **options)
+        assert response.status_code == status, response.text
+        return dict(response.json())
+
+    def signed_in(self, username: str) -> dict[str, Any]:
+        """The token response of a user who is registered first."""
+        body = {"username": username, "email": f"{username}@example.org", "password": PASSWORD}
+        self.post("/auth/register", 201, json=body)
+        return self.post("/auth/login", json={"login": username, "password": PASSWORD})
+
+
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[LiveServer]:
+    folder = Path(tempfile.mkdtemp(prefix="ts-live-"))
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TOKENSERVER_")} | {
+        "TOKENSERVER_PORT": str(port),
+        "TOKENSERVER_WORKERS": "2",
+        "TOKENSERVER_DATA_DIR": str(folder / "var"),
+        "TOKENSERVER_KEYS_DIR": str(folder / "keys"),
+        "TOKENSERVER_ADMIN_PASSWORD": ADMIN_PASSWORD,
+    }
+    log_file = folder / "server.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [COMMAND, "serve"], env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _wait_until_ready(url, process, log_file)
+        yield LiveServer(url, folder, environment)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log_file: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with opener.open(f"{url}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    pytest.fail(f"the server did not become ready:\n{log_file.read_text(errors='replace')[-4000:]}")

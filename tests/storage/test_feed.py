@@ -1,0 +1,218 @@
+"""The change feed: what was committed holds in every process, and an emptied or replaced Redis is noticed."""
+
+import shutil
+import threading
+
+import pytest
+from sqlalchemy import update
+
+from tokenserver.app import rooms_of
+from tokenserver.errors import StoreUnavailable
+from tokenserver.storage.feed import FEED_KEY, STATE_KEY, Change, Kind, ServerState
+
+
+def is_known(rooms, subject):
+    return rooms.collaborators.revocation.is_revoked(issued_at=0, token_id=subject)
+
+
+def deny(rooms, subject):
+    rooms.feed.change(lambda tx, change: change.note(Kind.TOKEN, subject))
+
+
+def test_an_entry_reaches_the_other_processes_at_their_next_look(apps):
+    here, there = rooms_of(apps()), rooms_of(apps())
+    there.feed.sync()
+    deny(here, "t1")
+    assert is_known(here, "t1")
+    assert not is_known(there, "t1")
+    there.feed.sync()
+    assert is_known(there, "t1")
+
+
+def test_a_failed_transaction_leaves_no_entry(rooms):
+    def fail(tx, change):
+        change.note(Kind.TOKEN, "t1")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        rooms.feed.change(fail)
+    rooms.feed.sync()
+    assert not is_known(rooms, "t1")
+
+
+def test_looking_costs_one_round_trip(rooms, round_trips):
+    rooms.feed.sync()
+    with round_trips() as trips:
+        rooms.feed.sync()
+    assert trips.count == 1
+
+
+@pytest.mark.parametrize("loss", ["flushdb", "state", "other epoch"])
+def test_an_emptied_redis_is_written_again_from_sql(apps, loss):
+    here, there = rooms_of(apps()), rooms_of(apps())
+    there.feed.sync()
+    deny(here, "t1")
+    client = here.store.unverified
+    if loss == "flushdb":
+        client.flushdb()
+    elif loss == "state":
+        client.delete(STATE_KEY)
+    else:
+        client.hset(STATE_KEY, "epoch", "of another deployment")
+    there.feed.sync()
+    assert is_known(there, "t1")
+    here.feed.sync()
+    assert here.feed.epoch == there.feed.epoch == client.hget(STATE_KEY, "epoch")
+
+
+def test_sql_restored_from_elsewhere_is_noticed_at_the_start_of_a_process(apps):
+    here = rooms_of(apps())
+    here.feed.sync()
+    here.database.write(lambda tx: tx.execute(update(ServerState).values(epoch="another")))
+    there = rooms_of(apps())
+    there.feed.sync()
+    assert there.feed.epoch not in {"another", here.feed.epoch}
+
+
+def test_an_entry_whose_writer_died_before_mirroring_is_mended(apps):
+    """kill -9 between the commit and Redis: the client got no answer, but everybody must agree in the end."""
+    here, there = rooms_of(apps()), rooms_of(apps())
+    there.feed.sync()
+
+    def commit_only(tx):
+        change = Change()
+        change.note(Kind.TOKEN, "t1")
+        change.save(tx, here.feed.retention_ms)
+
+    here.database.write(commit_only)
+    there.feed.sync()
+    assert not is_known(there, "t1")
+    here.feed.sync()
+    assert here.feed.reconcile() == 1
+    assert here.feed.reconcile() == 0
+    there.feed.sync()
+    assert is_known(there, "t1")
+
+
+def test_the_stream_does_not_grow_for_ever(rooms):
+    rooms.feed.sync()
+    client = rooms.store.unverified
+    with client.pipeline() as pipeline:
+        for i in range(500):
+            pipeline.xadd(FEED_KEY, {"e": "[]"}, id=f"{i + 1}-0")
+        pipeline.execute()
+    deny(rooms, "t1")
+    assert client.xlen(FEED_KEY) < 200
+
+
+def test_a_process_that_slept_through_the_retention_reads_sql(apps, monkeypatch):
+    here, there = rooms_of(apps()), rooms_of(apps())
+    there.feed.sync()
+    deny(here, "t1")
+    here.store.unverified.xtrim(FEED_KEY, maxlen=0)
+    deny(here, "t2")
+    there.feed._synced_at -= there.feed.retention_ms
+    there.feed.sync()
+    assert is_known(there, "t1")
+    assert is_known(there, "t2")
+
+
+def test_readers_never_meet_a_moment_of_forgetting(rooms):
+    deny(rooms, "t1")
+    stop = threading.Event()
+    forgot = []
+
+    def read():
+        while not stop.is_set():
+            if not is_known(rooms, "t1"):
+                forgot.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(30):
+        rooms.store.unverified.flushdb()
+        rooms.feed.sync()
+    stop.set()
+    reader.join()
+    assert not forgot
+
+
+class TestRedisProcess:
+    """With a Redis of its own, that is stopped, restarted and given an old snapshot."""
+
+    @pytest.fixture
+    def redis_url(self, own_redis):
+        return own_redis.url()
+
+    def test_away_means_unavailable_and_it_heals(self, apps, own_redis):
+        rooms = rooms_of(apps())
+        rooms.feed.sync()
+        own_redis.stop()
+        with pytest.raises(StoreUnavailable):
+            rooms.feed.sync()
+        with pytest.raises(StoreUnavailable):
+            deny(rooms, "t1")
+        assert is_known(rooms, "t1")  # it was committed, and holds here already
+        own_redis.start()
+        rooms.feed.sync()
+        assert is_known(rooms, "t1")
+        other = rooms_of(apps())
+        other.feed.sync()
+        assert is_known(other, "t1")
+
+    def test_an_old_snapshot_put_back_resurrects_nothing(self, apps, api_of, own_redis):
+        """E10: the snapshot holds the very epoch that SQL knows, a live generation and no revocation."""
+        app, other = apps(), apps()
+        api = api_of(app)
+        revoked, rotated = api.signed_in(), api.signed_in("bob")
+        chain = [rotated["refresh_token"]]
+        rooms = rooms_of(app)
+        rooms_of(other).feed.sync()
+        client = rooms.store.unverified
+        client.save()
+        shutil.copy(own_redis.folder / "dump.rdb", own_redis.folder / "old.rdb")
+
+        api.http.post("/auth/logout", headers={"Authorization": f"Bearer {revoked['access_token']}"})
+        for _ in range(4):
+            chain.append(api.refresh(chain[-1]).json["refresh_token"])
+        rooms.checkpoints.drain()
+        own_redis.stop(kill=True)
+        shutil.copy(own_redis.folder / "old.rdb", own_redis.folder / "dump.rdb")
+        own_redis.start()
+        assert client.hget(STATE_KEY, "epoch") == rooms.feed.epoch  # nothing in it looks suspicious
+
+        for process in (api_of(other), api, api_of(apps())):
+            assert process.me(revoked["access_token"]).status_code == 401
+            assert process.refresh(revoked["refresh_token"]).status_code == 401
+        # The token that is current in the snapshot was consumed long ago; the live one goes on.
+        live = api.refresh(chain[-1])
+        assert live.status_code == 200
+        assert api.refresh(chain[0]).status_code == 401
+
+    def test_eviction_or_loading_is_not_an_answer(self, apps, api_of, own_redis):
+        app = apps()
+        api = api_of(app)
+        tokens = api.signed_in()
+        rooms_of(app).store.unverified.config_set("maxmemory", "1")
+        assert api.refresh(tokens["refresh_token"]).status_code == 503
+        rooms_of(app).store.unverified.config_set("maxmemory", "0")
+        assert api.refresh(tokens["refresh_token"]).status_code == 200
+
+    @pytest.mark.parametrize("path", ["/users/me", "/auth/refresh", "/oauth/token", "/oauth/introspect", "/readyz"])
+    def test_without_redis_every_entry_point_answers_503(self, apps, api_of, own_redis, path):
+        api = api_of(apps())
+        tokens = api.signed_in()
+        own_redis.stop()
+        answers = {
+            "/users/me": lambda: api.me(tokens["access_token"]),
+            "/auth/refresh": lambda: api.refresh(tokens["refresh_token"]),
+            "/oauth/token": lambda: api.token(("x", "y"), grant_type="client_credentials"),
+            "/oauth/introspect": lambda: api.introspect(("x", "y"), tokens["access_token"]),
+            "/readyz": lambda: api.http.get("/readyz"),
+        }
+        response = answers[path]()
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) >= 1
+        own_redis.start()
+        assert api.me(tokens["access_token"]).status_code == 200
+        assert api.refresh(tokens["refresh_token"]).status_code == 200
