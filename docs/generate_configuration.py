@@ -70,7 +70,7 @@ def _obligation(option: "Field[Any]") -> str:
     try:
         option.metadata["parse"]("?")
     except ValueError as error:
-        return str(error).removeprefix("must ")
+        return str(error).removeprefix("must ").partition(", such as")[0]
     return ""
 
 

@@ -194,7 +194,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(databases: Databases, backend: str, redis_url: str) -> Settings:
-    """Of a database with the built-in roles, the first-party client and the admin; override the fixture to change."""
+    """Of a database with the built-in roles, the first-party client and the admin."""
     return databases.settings(databases.fresh(backend), redis_url=redis_url)
 
 

@@ -8,7 +8,7 @@ from flask import Flask, Response, g
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tokenserver.auth import routes as auth_routes
-from tokenserver.background import Background
+from tokenserver.background import Background, end_with_parent
 from tokenserver.config import Settings
 from tokenserver.errors import Forbidden
 from tokenserver.identity import routes as identity_routes
@@ -29,6 +29,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("tokenserver", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    # A path with an empty segment is no other spelling: the redirect would be built from the Host header.
+    app.url_map.merge_slashes = False
     rooms = app.extensions["tokenserver"] = Rooms.furnish(app, settings)
 
     if settings.trusted_proxies:
@@ -79,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def create_worker() -> Flask:
     """For server processes: with the chores that run beside the requests."""
+    end_with_parent()
     app = create_app()
     rooms = rooms_of(app)
     logging.basicConfig(

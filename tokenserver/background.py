@@ -4,6 +4,7 @@ All of it is safe to run in every process at once; leases in Redis keep most of 
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -83,12 +84,18 @@ class Background:
 
 
 def end_with_parent() -> None:
-    """A worker whose server was killed would keep the port and answer on with nobody to stop it."""
-    parent = os.getppid()
+    """A worker whose server was killed would keep the port and answer on with nobody to stop it.
+
+    Does nothing in a process that `tokenserver serve` didn't make: other WSGI servers look after their own.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    pid = parent.pid
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.25)
+        while os.getppid() == pid:
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()

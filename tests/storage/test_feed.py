@@ -97,6 +97,7 @@ def test_an_entry_whose_writer_died_before_mirroring_is_mended(apps):
 def test_the_stream_does_not_grow_for_ever(rooms):
     rooms.feed.sync()
     client = rooms.store.unverified
+    client.delete(FEED_KEY)
     with client.pipeline() as pipeline:
         for i in range(500):
             pipeline.xadd(FEED_KEY, {"e": "[]"}, id=f"{i + 1}-0")

@@ -119,8 +119,7 @@ class JWKSKeys:
 
     def _load(self) -> tuple[dict[str, PublicKey], float]:
         document = self._fetch(self._uri())
-        jwks = json_object(document.body).get("keys")
-        keys = _by_kid(jwks) if isinstance(jwks, list) else {}
+        keys = _by_kid(json_object(document.body).get("keys", ()))
         if not keys:
             raise ValueError("no usable key in the JWK Set")
         return keys, self._max_age if document.max_age is None else document.max_age

@@ -75,9 +75,10 @@ def _known(error: errors.TokenserverError) -> Failure:
     if isinstance(error, errors.Unavailable | errors.TooManyRequests):
         headers["Retry-After"] = str(error.retry_after)
     if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if error.code == "invalid_token" else "Bearer"
+        # RFC 6750 section 3: at least one parameter follows the scheme
+        headers["WWW-Authenticate"] = 'Bearer realm="api"'
     if status == 403:
-        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+        headers["WWW-Authenticate"] = 'Bearer realm="api", error="insufficient_scope"'
     if status == 500:
         return Failure(500, "internal_error", errors.TokenserverError.public)
     fields = tuple(error.errors) if isinstance(error, errors.Invalid) else ()

@@ -1,5 +1,6 @@
 """Who is asking: the request id and the caller, for logs, errors and the audit trail."""
 
+import ipaddress
 import logging
 import re
 import time
@@ -44,6 +45,19 @@ def act_as(actor: str) -> None:
     _current.set(RequestContext(actor=actor))
 
 
+def _address(peer: str | None) -> str | None:
+    """None where there is none, as on a unix socket, and for what a proxy forwards that isn't one."""
+    try:
+        return str(ipaddress.ip_address(peer or ""))
+    except ValueError:
+        return None
+
+
+def _printable(header: str) -> str:
+    # PostgreSQL can't hold NUL, and a control character would forge lines where sessions are listed.
+    return "".join(c for c in header if c.isprintable())
+
+
 def register(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
@@ -51,8 +65,8 @@ def register(app: Flask) -> None:
         _current.set(
             RequestContext(
                 request_id=given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex,
-                address=request.remote_addr,
-                user_agent=request.headers.get("User-Agent", "")[:255] or None,
+                address=_address(request.remote_addr),
+                user_agent=_printable(request.headers.get("User-Agent", ""))[:255] or None,
             )
         )
 

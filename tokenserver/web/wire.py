@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Response, json, request
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from tokenserver.errors import FieldError, Invalid
 
@@ -46,11 +46,20 @@ def json_response(body: Any, status: int = 200) -> Response:
     return Response(json.dumps(body), status, mimetype="application/json")
 
 
+def body_bytes() -> bytes:
+    """The whole body of the request. Raises RequestEntityTooLarge."""
+    body = request.get_data(cache=False)
+    # Werkzeug cuts a body of unknown length off at the limit, and says nothing.
+    if len(body) == request.max_content_length and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return body
+
+
 def read_body(schema: Schema) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(body_bytes())
         # Lone surrogates and NUL pass JSON and fail much later: in the hash, in PostgreSQL.
         json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
@@ -65,12 +74,20 @@ def read_body(schema: Schema) -> dict[str, Any]:
         raise Invalid(list(_flatten(error.messages_dict))) from None
 
 
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_holds_nul(k) or _holds_nul(v) for k, v in value.items())
-    return isinstance(value, list) and any(_holds_nul(v) for v in value)
+def _holds_nul(body: Any) -> bool:
+    # Not by recursion: what the parser could just nest would be too deep for a walk.
+    waiting = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if "\0" in value:
+                return True
+        elif isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _flatten(messages: dict[Any, Any], prefix: str = "") -> list[FieldError]:

@@ -6,8 +6,8 @@ from tokenserver.oauth.endpoints.request import Server
 
 
 def view(server: Server) -> Response:
-    response = Response(server.keys.jwks_bytes, mimetype="application/json")
-    return cached(response, server.keys.etag, server.settings.jwks_max_age)
+    keys = server.keys.current()  # once, so that body and ETag are of the same set
+    return cached(Response(keys.jwks_bytes, mimetype="application/json"), keys.etag, server.settings.jwks_max_age)
 
 
 def cached(response: Response, etag: str, max_age: int) -> Response:

@@ -17,6 +17,7 @@ from tokenserver.oauth.parameters import parse_form
 from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.web.request_context import current
+from tokenserver.web.wire import body_bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Server:
 def read_form() -> TokenRequest:
     """Raises InvalidRequest, BodyTooLarge."""
     try:
-        body = request.get_data(cache=False)
+        body = body_bytes()
     except RequestEntityTooLarge:
         raise BodyTooLarge from None
     parameters = parse_form(body, request.headers.get("Content-Type", ""), request.query_string.decode("latin-1"))
