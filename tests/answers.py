@@ -10,8 +10,8 @@ OAUTH_MEMBERS = {"error", "error_description", "request_id"}
 # RFC 6749 section 5.2: the characters of error_description.
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 INSIDE = re.compile(
-    r"Traceback|File \"|\.py\b|site-packages|/tokenserver/|\.sqlite|\.sock\b|SELECT |INSERT |UPDATE |psycopg|sqlalchemy|"
-    r"Error\b.*\bat 0x"
+    r"Traceback|File \"|\.py\b|site-packages|/tokenserver/|\.sqlite|\.sock\b|SELECT |INSERT |UPDATE |psycopg|"
+    r"sqlalchemy"
 )
 
 

@@ -1,5 +1,6 @@
 """A server of its own, started as an operator starts it: the console script, two workers, embedded stores."""
 
+import json
 import os
 import shutil
 import signal
@@ -52,6 +53,20 @@ class LiveServer:
         assert response.status_code == status, response.text
         return dict(response.json())
 
+    def me(self, token: str) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {token}"}
+        response = httpx.get(f"{self.url}/users/me", headers=headers, timeout=30, trust_env=False)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def create_client(self, client_id: str, *grants: str, scope: str) -> tuple[str, str]:
+        """Its id and secret."""
+        options = ["--id", client_id, "--name", client_id, "--scope", scope, "--json"]
+        for grant in grants:
+            options += ["--grant", grant]
+        created = json.loads(self.run("client", "create", *options))
+        return created["client_id"], created["client_secret"]
+
     def signed_in(self, username: str) -> dict[str, Any]:
         """The token response of a user who is registered first."""
         body = {"username": username, "email": f"{username}@example.org", "password": PASSWORD}
@@ -62,7 +77,7 @@ class LiveServer:
 @pytest.fixture(scope="session")
 def live_server() -> Iterator[LiveServer]:
     folder = Path(tempfile.mkdtemp(prefix="ts-live-"))
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TOKENSERVER_")} | {
         "TOKENSERVER_PORT": str(port),
@@ -90,7 +105,7 @@ def live_server() -> Iterator[LiveServer]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

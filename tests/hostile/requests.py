@@ -1,8 +1,8 @@
-"""Requests that broke servers of this kind, each with the one answer that is right: data, read by `test_section0`.
+"""Requests that broke servers of this kind, each with the one right answer: data, read by `test_section0`.
 
-Every row must be answered by this status and word, in the uniform shape of an error, without any effect: no user, no
-session and no token comes of it, and what is in `never` must not be found in the answer. A placeholder such as
-`{access}` is filled in by the test: it signs a user in first.
+Every row must be answered by this status and word, in the uniform shape of an error, without any effect: no user,
+no session and no token comes of it, and what is in `never` must not be found in the answer. The test fills in the
+placeholders: tokens of a user, and the secrets of the clients "poster" (Basic) and "former" (in the body).
 """
 
 import json
@@ -57,6 +57,7 @@ JSON_REQUESTS: dict[tuple[str, str], dict[str, str]] = {
         "current_password": "correct horse 7 battery",
     },
 }
+FORMER = {"client_id": "former", "client_secret": "{former_secret}"}
 PASSWORD_GRANT = {
     "grant_type": "password",
     "client_id": "first-party",
@@ -67,8 +68,8 @@ PASSWORD_GRANT = {
 FORMS: list[tuple[str, dict[str, str]]] = [
     ("/oauth/token", PASSWORD_GRANT),
     ("/oauth/token", {"grant_type": "refresh_token", "refresh_token": "{refresh}", "client_id": "first-party"}),
-    ("/oauth/token", {"grant_type": "client_credentials", "client_id": "poster", "client_secret": "{secret}"}),
-    ("/oauth/introspect", {"token": "{access}", "token_type_hint": "access_token", "client_id": "poster"}),
+    ("/oauth/token", {"grant_type": "client_credentials", **FORMER}),
+    ("/oauth/introspect", {"token": "{access}", "token_type_hint": "access_token", **FORMER}),
     ("/oauth/revoke", {"token": "{refresh}", "token_type_hint": "refresh_token", "client_id": "first-party"}),
 ]
 LISTED = {"/oauth/token": "POST", "/oauth/introspect": "POST", "/oauth/revoke": "POST"}
@@ -187,7 +188,6 @@ NOT_OBJECTS = {
     "a huge number": '{"login": ' + "9" * 5000 + "}",
     "Latin-1": b'{"login": "\xe9"}',
     "deeper than the stack": "[" * 30_000 + "]" * 30_000,
-    "an object deeper than the stack": '{"a":' * 9_000 + "1" + "}" * 9_000,
 }
 BODIES = [
     _json(what, method, path, body, 400, "malformed_request")
@@ -204,7 +204,8 @@ BODIES += [
     for method, path in JSON_REQUESTS
     for depth, status, word in (
         (50, 422, "validation_failed"),
-        (300, 422, "validation_failed"),
+        (400, 422, "validation_failed"),
+        (700, 422, "validation_failed"),
     )
 ]
 BODIES += [
@@ -260,7 +261,6 @@ BODIES += [
     _form(what, path, body, 400, "invalid_request")
     for path in LISTED
     for what, body in {
-        "nothing": "",
         "no equals sign": "grant_type",
         "raw bytes": b"grant_type=\xff\xfe",
         "a JSON object": '{"grant_type": "password"}',
@@ -336,7 +336,7 @@ CREDENTIALS = [
         path,
         401,
         "invalid_client",
-        body=f"grant_type=client_credentials&token={{access}}",
+        body="grant_type=client_credentials&token={access}",
         content_type=FORM,
         environ={"HTTP_AUTHORIZATION": authorization},
     )
@@ -440,7 +440,7 @@ SCOPED = [
     _form(f"scope {what}", "/oauth/token", f"{_encoded(form)}&scope={scope}", 400, "invalid_scope")
     for what, scope in SCOPES.items()
     for form in (
-        {"grant_type": "client_credentials", "client_id": "poster", "client_secret": "{secret}"},
+        {"grant_type": "client_credentials", **FORMER},
         {"grant_type": "refresh_token", "client_id": "first-party", "refresh_token": "{refresh}"},
         {"grant_type": "password", "client_id": "first-party", "username": "ann", "password": "x"},
     )
@@ -503,19 +503,17 @@ PATHS += [
         404,
         "not_found",
         environ={"PATH_INFO": path, "HTTP_HOST": "evil.example"},
-        never=("evil.example", "<", "X-Evil"),
+        never=("evil.example", "<", "\nX-Evil"),
     )
     for path in (
         "",
         "/",
         "/auth//login",
         "/auth/login/",
-        "//oauth/token",
         "/auth/\0",
         "/auth/\r\nX-Evil: 1",
         "/\xff",
         "/%2e%2e/etc/passwd",
-        "/auth/<b>".replace("<b>", "b"),
         "/oauth",
         "/.well-known",
     )
@@ -527,7 +525,7 @@ PATHS += [
         404,
         "invalid_request",
         environ={"PATH_INFO": path, "HTTP_HOST": "evil.example"},
-        never=("evil.example", "X-Evil"),
+        never=("evil.example", "\nX-Evil"),
     )
     for path in ("/oauth//token", "/oauth/token/", "/oauth/\0", "/oauth/\r\nX-Evil: 1", "/oauth/../oauth/token")
 ]

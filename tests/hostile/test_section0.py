@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from tests.answers import faults, granted, word
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
-from tests.hostile.requests import REQUESTS, Hostile
+from tests.hostile.requests import FORMS, JSON_REQUESTS, REQUESTS, Hostile
 from tokenserver.access.models import RoleAssignment
 from tokenserver.clients.models import ClientRow
 from tokenserver.identity.models import User
@@ -52,21 +52,30 @@ def rows_of(rooms: Rooms) -> dict[str, int]:
     )
 
 
-@pytest.mark.parametrize("group", REQUESTS)
-def test_hostile_requests_are_refused_and_change_nothing(api: Api, rooms: Rooms, group: str):
-    tokens = api.signed_in()
-    _, secret = rooms.clients.create(
-        client_id="poster",
-        client_name="x",
-        grant_types=["client_credentials"],
-        scope=["posts:create", "users:read"],
-    )
-    basic = b64encode(f"poster:{secret}".encode()).decode()
+@pytest.fixture
+def tokens(api: Api) -> dict[str, Any]:
+    return api.signed_in()
+
+
+@pytest.fixture
+def fill(rooms: Rooms, tokens: dict[str, Any]) -> Fill:
+    """Puts what only this run knows in the place of the placeholders."""
+    scope = ["posts:create", "users:read", "tokens:introspect"]
+    secrets = {}
+    for name, method in (("poster", "client_secret_basic"), ("former", "client_secret_post")):
+        _, secrets[name] = rooms.clients.create(
+            client_id=name,
+            client_name=name,
+            grant_types=["client_credentials"],
+            scope=scope,
+            token_endpoint_auth_method=method,
+        )
     known = {
         "{access}": tokens["access_token"],
         "{refresh}": tokens["refresh_token"],
-        "{secret}": str(secret),
-        "{basic}": basic,
+        "{secret}": str(secrets["poster"]),
+        "{former_secret}": str(secrets["former"]),
+        "{basic}": b64encode(f"poster:{secrets['poster']}".encode()).decode(),
     }
 
     def fill(text: str) -> str:
@@ -74,6 +83,27 @@ def test_hostile_requests_are_refused_and_change_nothing(api: Api, rooms: Rooms,
             text = text.replace(name, value)
         return text
 
+    return fill
+
+
+def test_what_the_rows_spoil_is_good(api: Api, fill: Fill):
+    """Else they would be refused for another reason than the one that they name."""
+    for path, form in FORMS:
+        good = {name: fill(value) for name, value in form.items()}
+        granted(api.http.post(path, data=good))
+    tokens = api.login()
+    for (method, path), body in JSON_REQUESTS.items():
+        good = {name: value.replace("{refresh}", tokens["refresh_token"]) for name, value in body.items()}
+        if method == "PUT":
+            good |= {"username": "ann2", "email": "ann2@example.org"}
+        response = api.http.open(path, method=method, json=good, headers=bearer(tokens["access_token"]))
+        granted(response, 201 if path == "/auth/register" else 200)
+
+
+@pytest.mark.parametrize("group", REQUESTS)
+def test_hostile_requests_are_refused_and_change_nothing(
+    api: Api, rooms: Rooms, tokens: dict[str, Any], fill: Fill, group: str
+):
     before = rows_of(rooms)
     wrong = {}
     for number, row in enumerate(REQUESTS[group]):

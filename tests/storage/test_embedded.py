@@ -291,24 +291,35 @@ def test_a_process_forked_by_the_owner_does_not_keep_the_lock(own: Own, data_dir
         os.kill(worker, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("system", ["proc", "ps"])
-def test_an_orphan_is_ended_and_its_data_kept(
-    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch, system: str
-):
-    if system == "ps":
+@pytest.fixture(params=["proc", "ps"])
+def system(request: pytest.FixtureRequest, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux, and systems without a /proc."""
+    if request.param == "ps":
         monkeypatch.setattr(redis_server, "PROC", data_dir / "no-such-folder")
+
+
+@pytest.mark.usefixtures("system")
+@pytest.mark.parametrize("found_by", ["its pid file", "its socket"])
+def test_an_orphan_is_ended_and_its_data_kept(run: Run, data_dir: Path, found_by: str):
     orphan = start_orphan(run, data_dir)
+    (data_dir / ("redis.sock" if found_by == "its pid file" else "redis.pid")).unlink()
     with EmbeddedRedis(data_dir) as server, connect(server) as client:
         assert orphan.wait(5) == 0  # by itself, having flushed
         assert client.get("left") == "behind"
 
 
-@pytest.mark.parametrize("system", ["proc", "ps"])
-def test_an_orphan_that_does_not_answer_is_killed(
-    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch, system: str
+def test_an_orphan_whose_process_is_out_of_sight_is_ended_through_its_socket(
+    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    if system == "ps":
-        monkeypatch.setattr(redis_server, "PROC", data_dir / "no-such-folder")
+    monkeypatch.setattr(redis_server, "_serves", lambda *_: False)  # as from within another container
+    orphan = start_orphan(run, data_dir)
+    with EmbeddedRedis(data_dir) as server, connect(server) as client:
+        assert orphan.wait(5) == 0
+        assert client.get("left") == "behind"
+
+
+@pytest.mark.usefixtures("system")
+def test_an_orphan_that_does_not_answer_is_killed(run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(redis_server, "ENDING", 0.2)
     orphan = start_orphan(run, data_dir)
     orphan.send_signal(signal.SIGSTOP)
@@ -331,10 +342,12 @@ def start_orphan(run: Run, data_dir: Path) -> Process:
     return orphan
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_stranger_with_the_number_in_the_pid_file_is_left_alone(run: Run, data_dir: Path, inside: bool):
     data_dir.mkdir()
-    stranger = run("sleep", "30", cwd=data_dir if inside else "/")
+    command = (sys.executable, "-c", "import time; time.sleep(30)", data_dir / "redis.sock")
+    stranger = run(*command, cwd=data_dir if inside else "/")
     (data_dir / "redis.pid").write_text(f"{stranger.pid}\n")
     with EmbeddedRedis(data_dir):
         assert stranger.poll() is None

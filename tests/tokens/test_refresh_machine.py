@@ -137,6 +137,12 @@ class FamilyMachine(RuleBasedStateMachine):
         self.rooms.store.unverified.flushdb()
         self.redis, self.verified = None, False
 
+    @rule()
+    def redis_restarts(self):
+        """With all that it held."""
+        self.rooms.store.unverified.delete("ts:{0}:state")
+        self.verified = False
+
     @precondition(lambda self: self.redis is not None and not self.ended)
     @rule()
     def redis_is_copied(self):
@@ -171,7 +177,7 @@ def test_families_keep_their_promises(apps, backend):
     run_state_machine_as_test(
         FamilyMachine,
         settings=settings(
-            max_examples=60,
+            max_examples=100,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
-from tokenserver.storage.feed import family_key
+from tokenserver.storage.feed import STATE_KEY, family_key
 from tokenserver.tokens.models import RefreshFamily, Session
 from tokenserver.tokens.refresh_token import Outcome
 
@@ -298,6 +298,27 @@ class TestLostWrites:
         rooms.store.unverified.hset(key, mapping=old)
         assert is_refused(api.refresh(chain[3]))
         assert is_refused(api.refresh(chain[5]))  # reuse ended the family
+
+    def test_what_is_current_in_an_old_copy_was_consumed(self, api, rooms):
+        """The copy looks whole: only the epoch says that its families were not compared with SQL."""
+        chain = [api.signed_in()["refresh_token"]]
+        key = family_key(family_of(rooms, chain[0]))
+        old = rooms.store.unverified.hgetall(key)
+        for _ in range(3):
+            chain.append(refreshed(api, chain[-1])["refresh_token"])
+        rooms.checkpoints.drain()
+        rooms.store.unverified.delete(STATE_KEY, key)
+        rooms.store.unverified.hset(key, mapping=old)
+        assert is_refused(api.refresh(chain[0]))
+        assert is_refused(api.refresh(chain[3]))
+
+    def test_a_restart_that_lost_nothing_forgets_nothing(self, api, rooms):
+        """Redis knows rotations that no checkpoint has seen yet."""
+        chain = [api.signed_in()["refresh_token"]]
+        for _ in range(3):
+            chain.append(refreshed(api, chain[-1])["refresh_token"])
+        rooms.store.unverified.delete(STATE_KEY)
+        assert is_refused(api.refresh(chain[0]))
 
     def test_flushed_redis_consumed_is_dead_live_goes_on(self, apps, api, api_of, rooms):
         chain = [api.signed_in()["refresh_token"]]

@@ -117,15 +117,16 @@ def test_nothing_accepts_what_was_revoked(apps, api_of, how):
     how(here, api, tokens)
 
     late = apps()
-    for process in (api, other, api_of(late)):
+    # The other process first, and with a refresh: it has not looked at the feed since.
+    for process in (other, api, api_of(late)):
         if process.http.application is late:
             rooms_of(late).store.unverified.flushdb()
+        refused = process.token(auth, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+        assert refused.json["error"] == ("invalid_client" if how is delete_client else "invalid_grant")
         assert process.me(tokens["access_token"]).status_code == 401
         assert process.introspect(("watcher", watcher), tokens["access_token"]).json == {"active": False}
         if how is not delete_client:
             assert process.introspect(auth, tokens["refresh_token"]).json == {"active": False}
-        refused = process.token(auth, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
-        assert refused.json["error"] == ("invalid_client" if how is delete_client else "invalid_grant")
 
 
 def test_one_access_token_alone(app, api, apps, api_of):

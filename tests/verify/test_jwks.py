@@ -119,7 +119,7 @@ class TestWhichKeys:
         jwk = {**RSAKey.generate_key(bits).as_dict(private=False), "kid": "weak", "alg": "RS256"}
         assert public_key(jwk) is None
         # Nor when zeros in front make it look longer.
-        modulus = base64.urlsafe_b64decode(jwk["n"] + "==")
+        modulus = base64.urlsafe_b64decode(f"{jwk['n']}==")
         assert (
             public_key({**jwk, "n": base64.urlsafe_b64encode(bytes(256) + modulus).rstrip(b"=").decode()}) is None
         )
@@ -172,6 +172,7 @@ class TestCaching:
             ("max-age=-1", 300),
             ("max-age=1e3", 300),
             ("s-maxage=120", 300),
+            ("x-max-age=120", 300),
             ("private", 300),
         ],
     )
@@ -311,7 +312,7 @@ class TestThreads:
         assert key_server.fetches == 2
 
 
-GARBAGE = {
+GARBAGE: dict[str, tuple[int, dict[str, str], bytes]] = {
     "500": (500, {}, b'{"keys": []}'),
     "404": (404, {}, b"not here"),
     "204": (204, {}, b""),
@@ -524,7 +525,7 @@ class TestMetadata:
     """RFC 8414."""
 
     def serve(self, server: Any, path: str = "", **members: object) -> str:
-        issuer = server.url + path
+        issuer = f"{server.url}{path}"
         document = {"issuer": issuer, "jwks_uri": f"{server.url}/jwks", **members}
         server.pages[f"/.well-known/oauth-authorization-server{path}"] = (200, {}, json.dumps(document).encode())
         return issuer
@@ -570,7 +571,7 @@ class TestMetadata:
             {"jwks_uri": "file:///etc/passwd"},
         ],
     )
-    def test_metadata_that_must_not_be_used_3_3(self, key_server: Any, members: dict[str, object]) -> None:
+    def test_metadata_that_must_not_be_used_3_3(self, key_server: Any, members: dict[str, Any]) -> None:
         keys = issuer_keys(self.serve(key_server, **members))
         with pytest.raises(KeysUnavailable):
             keys.find("rs")
@@ -590,6 +591,18 @@ class TestMetadata:
         key_server.pages.clear()
         clock.now += 300
         assert keys.find("rs")
+
+    @pytest.mark.parametrize("jwks_uri", [None, 1, "file:///etc/passwd", "http://id.example/jwks"])
+    def test_a_place_that_can_not_be_does_not_replace_the_old_one(
+        self, key_server: Any, jwks: list[JWK], clock: Any, jwks_uri: object
+    ) -> None:
+        keys = issuer_keys(self.serve(key_server), clock=clock)
+        assert keys.find("rs")
+        self.serve(key_server, jwks_uri=jwks_uri)
+        key_server.serve(jwks[2:])
+        clock.now += 300
+        assert keys.find("rs") is None
+        assert keys.find("es")
 
     def test_keys_that_moved_are_found(self, key_server: Any, jwks: list[JWK], clock: Any) -> None:
         keys = issuer_keys(self.serve(key_server), clock=clock)

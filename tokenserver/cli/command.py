@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from datetime import datetime
@@ -33,9 +33,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
     """The exit code. Whatever goes wrong is one line on stderr, without a traceback."""
     try:
-        result = copy_context().run(
-            program.main, args=arguments, prog_name="tokenserver", standalone_mode=False, auto_envvar_prefix=None
-        )
+        result = copy_context().run(program.main, args=arguments, prog_name="tokenserver", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return _fail("name a command", 2)
@@ -108,9 +106,7 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     lines = [list(columns), *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = (
-        (cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-    )
+    padded = ((cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
@@ -226,6 +222,3 @@ def refuse_later(rooms: "Rooms") -> None:
         raise ConfigurationError(
             f"the database schema ({found}) was made by a later version: install that one to change it"
         )
-
-
-Text = Callable[[], str]

@@ -187,6 +187,12 @@ class Sessions:
         self, user_id: UUID, *, limit: int, before: tuple[datetime, UUID] | None = None
     ) -> list[tuple[Session, datetime]]:
         """Live sessions, newest first, each with the moment it was last used."""
+        return self.live(user_id, limit=limit, before=before)
+
+    def live(
+        self, user_id: UUID | None = None, *, limit: int, before: tuple[datetime, UUID] | None = None
+    ) -> list[tuple[Session, datetime]]:
+        """Like `of_user`, or of everybody."""
 
         def read(tx: Transaction) -> list[tuple[Session, datetime]]:
             now = utc_now()
@@ -194,17 +200,28 @@ class Sessions:
             query = (
                 select(Session, used)
                 .outerjoin(RefreshFamily, RefreshFamily.session_id == Session.id)
-                .where(Session.user_id == user_id, Session.ended_at.is_(None), Session.expires_at > now)
+                .where(Session.ended_at.is_(None), Session.expires_at > now)
                 .group_by(Session.id)
                 .order_by(Session.created_at.desc(), Session.id.desc())
                 .limit(limit)
             )
+            if user_id is not None:
+                query = query.where(Session.user_id == user_id)
             if before is not None:
                 at, last = before
                 query = query.where((Session.created_at < at) | ((Session.created_at == at) & (Session.id < last)))
             return [(session, last_used or session.created_at) for session, last_used in tx.execute(query)]
 
         return self._feed.database.read(read)
+
+    @staticmethod
+    def live_ids(tx: Transaction, *, user_id: UUID | None = None, session_id: UUID | None = None) -> list[UUID]:
+        query = select(Session.id).where(Session.ended_at.is_(None), Session.expires_at > utc_now())
+        if user_id is not None:
+            query = query.where(Session.user_id == user_id)
+        if session_id is not None:
+            query = query.where(Session.id == session_id)
+        return list(tx.scalars(query))
 
     def owner(self, session_id: UUID) -> UUID | None:
         """Whose live session this is."""

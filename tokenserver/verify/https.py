@@ -13,7 +13,7 @@ MAX_BODY: Final = 256 * 1024
 MIN_AGE: Final = 10
 MAX_AGE: Final = 24 * 3600
 PLAIN_URI: Final = re.compile(r"[\x21-\x5B\x5D-\x7E]+")
-# Anchored at a comma, so that s-maxage (RFC 9111 section 5.2.2.10, for shared caches) is not taken for it.
+# RFC 9111 section 5.2: a list of directives; one whose name only ends in max-age is another.
 CACHE_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)", re.IGNORECASE)
 
 

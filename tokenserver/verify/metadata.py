@@ -33,10 +33,8 @@ def _jwks_uri(issuer: str, fetch: https.Fetch, clock: Callable[[], float]) -> Ca
         # RFC 8414 section 3.3: identical to the issuer we asked for, or the data MUST NOT be used.
         if metadata.get("issuer") != issuer:
             raise ValueError("the metadata is for another issuer")
-        jwks_uri = metadata.get("jwks_uri")
-        if not isinstance(jwks_uri, str):
-            raise ValueError("the metadata has no jwks_uri")  # noqa: TRY004 - one exception for all bad input
-        return https.check_uri(jwks_uri), DEFAULT_AGE if document.max_age is None else document.max_age
+        jwks_uri = https.check_uri(str(metadata.get("jwks_uri")))
+        return jwks_uri, DEFAULT_AGE if document.max_age is None else document.max_age
 
     return Cached(load, clock=clock).get
 

@@ -76,7 +76,8 @@ def _known(error: errors.TokenserverError) -> Failure:
         headers["Retry-After"] = str(error.retry_after)
     if status == 401:
         # RFC 6750 section 3: at least one parameter follows the scheme
-        headers["WWW-Authenticate"] = 'Bearer realm="api"'
+        suffix = ', error="invalid_token"' if error.code == "invalid_token" else ""
+        headers["WWW-Authenticate"] = 'Bearer realm="api"' + suffix
     if status == 403:
         headers["WWW-Authenticate"] = 'Bearer realm="api", error="insufficient_scope"'
     if status == 500:

@@ -48,7 +48,7 @@ def act_as(actor: str) -> None:
 def _address(peer: str | None) -> str | None:
     """None where there is none, as on a unix socket, and for what a proxy forwards that isn't one."""
     try:
-        return str(ipaddress.ip_address(peer or ""))
+        return str(ipaddress.ip_address((peer or "").partition("%")[0]))
     except ValueError:
         return None
 

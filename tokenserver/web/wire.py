@@ -50,7 +50,8 @@ def body_bytes() -> bytes:
     """The whole body of the request. Raises RequestEntityTooLarge."""
     body = request.get_data(cache=False)
     # Werkzeug cuts a body of unknown length off at the limit, and says nothing.
-    if len(body) == request.max_content_length and request.environ["wsgi.input"].read(1):
+    is_cut = request.content_length is None and len(body) == request.max_content_length
+    if is_cut and request.environ["wsgi.input"].read(1):
         raise RequestEntityTooLarge
     return body
 

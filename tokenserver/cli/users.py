@@ -1,0 +1,280 @@
+"""`tokenserver user`: the people, and the roles that they hold."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+
+from tokenserver.cli.command import json_option, opened, show, show_table
+from tokenserver.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from tokenserver.identity.models import User
+    from tokenserver.rooms import Rooms
+    from tokenserver.storage.feed import Change
+    from tokenserver.storage.sql import Transaction
+
+F = TypeVar("F", bound=Callable[..., Any])
+COLUMNS = ("username", "email", "status", "roles", "id")
+
+
+@click.group()
+def user() -> None:
+    """People. USER is a user name, an e-mail address or an id."""
+
+
+def password_options(command: F) -> F:
+    stdin = click.option("--password-stdin", is_flag=True, help="Read the password from the first line of stdin.")
+    prompt = click.option("--password-prompt", is_flag=True, help="Ask for the password on the terminal.")
+    return stdin(prompt(command))
+
+
+@user.command()
+@click.option("--username", required=True, help="2 to 32 of a-z, 0-9, '.', '_' and '-'.")
+@click.option("--email", required=True, help="The e-mail address, which also signs in.")
+@click.option("--name", help="The full name, for display.")
+@click.option(
+    "--password", help="The password; other users of this machine may see it, so prefer --password-stdin."
+)
+@password_options
+@json_option
+def create(
+    username: str,
+    email: str,
+    name: str | None,
+    password: str | None,
+    password_stdin: bool,
+    password_prompt: bool,
+    as_json: bool,
+) -> None:
+    """Create a user with the role `user`; without a password, generate one and print it once."""
+    given = _given_password(password, stdin=password_stdin, prompt=password_prompt)
+    with opened(redis=True) as rooms:
+        from tokenserver.access.permissions import USER
+
+        secret = given or _generate()
+        row = rooms.people.prepare(username=username, email=email, password=secret, name=name, by_operator=True)
+
+        def add(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            rooms.people.add(tx, row)
+            rooms.rights.assign(tx, change, row.id, USER, granted_by="cli")
+            tx.flush()
+            return _body(row, rooms.rights.read(tx, row.id).roles)
+
+        body = rooms.feed.change(add)
+    _show_password(body, None if given else secret, f"{body['username']} is created", as_json=as_json)
+
+
+@user.command("list")
+@json_option
+def list_users(as_json: bool) -> None:
+    """List all users with their roles, oldest first."""
+    with opened() as rooms:
+        roles = rooms.database.read(_roles)
+        rows = [_body(row, roles.get(row.id, ())) for row in rooms.people.list()]
+    show_table(rows, COLUMNS, as_json=as_json, empty="no users")
+
+
+@user.command()
+@click.argument("user", metavar="USER")
+@click.argument("role", metavar="ROLE")
+@json_option
+def grant(user: str, role: str, as_json: bool) -> None:
+    """Give USER a role; it holds from the next request on."""
+    with opened(redis=True) as rooms:
+        row = get_user(rooms, user)
+
+        def assign(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            rooms.rights.assign(tx, change, row.id, role, granted_by="cli")
+            tx.flush()
+            return _body(row, rooms.rights.read(tx, row.id).roles)
+
+        body = rooms.feed.change(assign)
+    show(body, as_json=as_json, text=f"{body['username']} holds: {' '.join(body['roles'])}")
+
+
+@user.command()
+@click.argument("user", metavar="USER")
+@click.argument("role", metavar="ROLE")
+@json_option
+def revoke(user: str, role: str, as_json: bool) -> None:
+    """Take a role from USER, unless nobody could manage roles any more."""
+    with opened(redis=True) as rooms:
+        row = get_user(rooms, user)
+
+        def unassign(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            before = rooms.rights.read(tx, row.id)
+            if role not in before.roles:
+                raise Conflict(f"{row.username} does not hold this role.", code="role_not_held")
+            rooms.rights.unassign(tx, change, row.id, role)
+            _require_manager(tx, before.permissions)
+            return _body(row, rooms.rights.read(tx, row.id).roles)
+
+        body = rooms.feed.change(unassign)
+    show(body, as_json=as_json, text=f"{body['username']} holds: {' '.join(body['roles']) or 'nothing'}")
+
+
+@user.command()
+@click.argument("user", metavar="USER")
+@json_option
+def disable(user: str, as_json: bool) -> None:
+    """Disable USER: every session and token ends at once, and signing in is refused."""
+    _set_status(user, "disabled", as_json=as_json)
+
+
+@user.command()
+@click.argument("user", metavar="USER")
+@json_option
+def enable(user: str, as_json: bool) -> None:
+    """Let a disabled USER sign in again."""
+    _set_status(user, "active", as_json=as_json)
+
+
+@user.command("reset-password")
+@click.argument("user", metavar="USER")
+@password_options
+@json_option
+def reset_password(user: str, password_stdin: bool, password_prompt: bool, as_json: bool) -> None:
+    """Give USER a new password and end every session; without one given, generate it and print it once."""
+    given = _given_password(None, stdin=password_stdin, prompt=password_prompt)
+    with opened(redis=True) as rooms:
+        from tokenserver.errors import FieldError, Invalid
+        from tokenserver.identity.passwords import weakness
+        from tokenserver.storage.feed import Kind
+        from tokenserver.tokens.sessions import EndReason
+
+        row = get_user(rooms, user)
+        secret = given or _generate()
+        flaw = weakness(secret)
+        if flaw:
+            raise Invalid([FieldError("password", flaw)])
+        fields: dict[str, str | None] = {"password_hash": rooms.passwords.hash(secret)}
+
+        def reset(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            fresh = rooms.people.update(tx, change, row.id, fields)
+            rooms.sessions.end(tx, change, user_id=row.id, reason=EndReason.PASSWORD_CHANGED)
+            change.note(Kind.USER, row.id)
+            return _body(fresh, rooms.rights.read(tx, row.id).roles)
+
+        body = rooms.feed.change(reset)
+    text = f"{body['username']} has a new password; every session has ended"
+    _show_password(body, None if given else secret, text, as_json=as_json)
+
+
+def get_user(rooms: "Rooms", user: str) -> "User":
+    """By user name, e-mail address or id."""
+    from tokenserver.identity.models import User
+
+    found = rooms.people.find_by_login(user)
+    if found is None:
+        try:
+            user_id = UUID(user)
+        except ValueError:
+            pass
+        else:
+            found = rooms.database.read(lambda tx: tx.get(User, user_id))
+    if found is None:
+        raise NotFound("There is no such user.", code="user_not_found")
+    return found
+
+
+def names_of(tx: "Transaction", user_ids: Iterable[UUID]) -> dict[UUID, str]:
+    from sqlalchemy import select
+
+    from tokenserver.identity.models import User
+
+    rows = tx.execute(select(User.id, User.username).where(User.id.in_(list(user_ids))))
+    return {user_id: username for user_id, username in rows}
+
+
+def _set_status(user: str, status: str, *, as_json: bool) -> None:
+    with opened(redis=True) as rooms:
+        from tokenserver.tokens.sessions import EndReason
+
+        row = get_user(rooms, user)
+
+        def change_status(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            held = rooms.rights.read(tx, row.id)
+            fresh = rooms.people.set_status(tx, change, row.id, status)
+            if status == "disabled":
+                _require_manager(tx, held.permissions)
+                rooms.sessions.end(tx, change, user_id=row.id, reason=EndReason.USER_DISABLED)
+            return _body(fresh, held.roles)
+
+        body = rooms.feed.change(change_status)
+    show(body, as_json=as_json, text=f"{body['username']} is {body['status']}")
+
+
+def _require_manager(tx: "Transaction", lost: Iterable[str]) -> None:
+    """Somebody who can sign in must be able to manage roles, if `lost` says that one fewer can."""
+    from sqlalchemy import select
+
+    from tokenserver.access.models import Role, RoleAssignment, RolePermission
+    from tokenserver.access.permissions import ADMIN
+    from tokenserver.access.rights import MANAGING
+    from tokenserver.identity.models import User
+    from tokenserver.identity.people import ACTIVE
+
+    if MANAGING not in lost:
+        return
+    # As in Rights.unassign: two of these at once, each sparing the other's user, would leave nobody.
+    tx.execute(select(Role.id).where(Role.name == ADMIN).with_for_update())
+    left = (
+        select(User.id)
+        .join(RoleAssignment, RoleAssignment.user_id == User.id)
+        .join(RolePermission, RolePermission.role_id == RoleAssignment.role_id)
+        .where(RolePermission.permission == MANAGING, User.status == ACTIVE)
+        .limit(1)
+    )
+    if tx.scalar(left) is None:
+        raise Conflict("Nobody could manage roles any more.", code="last_admin")
+
+
+def _roles(tx: "Transaction") -> dict[UUID, list[str]]:
+    from sqlalchemy import select
+
+    from tokenserver.access.models import Role, RoleAssignment
+
+    found: dict[UUID, list[str]] = {}
+    for user_id, name in tx.execute(select(RoleAssignment.user_id, Role.name).join(Role).order_by(Role.name)):
+        found.setdefault(user_id, []).append(name)
+    return found
+
+
+def _body(row: "User", roles: Iterable[str]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "username": row.username,
+        "email": row.email,
+        "name": row.name,
+        "status": row.status,
+        "roles": list(roles),
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+    }
+
+
+def _given_password(password: str | None, *, stdin: bool, prompt: bool) -> str | None:
+    if (password is not None) + stdin + prompt > 1:
+        raise click.UsageError("Give the password in one way only.")
+    if stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+        if not password:
+            raise click.UsageError("There is no password on stdin.")
+    if prompt:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return password
+
+
+def _generate() -> str:
+    import secrets
+
+    return secrets.token_urlsafe(15)
+
+
+def _show_password(body: dict[str, Any], generated: str | None, text: str, *, as_json: bool) -> None:
+    if generated:
+        text += f"\npassword: {generated}\nHand it over safely: it is not shown again."
+    show(body | ({"password": generated} if generated else {}), as_json=as_json, text=text)
