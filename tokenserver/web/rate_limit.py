@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+from contextlib import suppress
 from typing import NamedTuple
 
 from tokenserver.errors import TooManyRequests
@@ -38,10 +39,9 @@ class RateLimits:
         """What succeeded doesn't count."""
         if not self._enabled:
             return
-        try:
-            self._store.ask(lambda c: [c.decrby(_key(limit, s), limit.interval_ms) for limit, s in subjects])
-        except RedisReplaced:
-            return
+        keys = [_key(limit, subject) for limit, subject in subjects]
+        with suppress(RedisReplaced):
+            self._store.run_script("give_back", keys, [limit.interval_ms for limit, _ in subjects])
 
 
 def network_of(address: str | None) -> str:
