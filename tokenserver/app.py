@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
     problems.register(app, tongues={"/oauth/": oauth_errors.render})
-    Guard(rooms.active_tokens.verifier, authorize=_authorize(rooms), on_error=_refused).init_app(app)
+    Guard(rooms.active_tokens.verifier, authorize=_authorize(rooms), on_error=_refused(settings.audience)).init_app(app)
 
     app.register_blueprint(
         auth_routes.blueprint(
@@ -108,8 +108,12 @@ def _authorize(rooms: Rooms) -> Callable[[Claims, tuple[str, ...]], None]:
     return authorize
 
 
-def _refused(refusal: Refusal) -> Response:
-    return problems.render(problems.failure_of(refusal), refusal)
+def _refused(realm: str) -> Callable[[Refusal], Response]:
+    def answer(refusal: Refusal) -> Response:
+        failure = problems.failure_of(refusal)._replace(headers=refusal.headers(realm))
+        return problems.render(failure, refusal)
+
+    return answer
 
 
 def _readiness(rooms: Rooms) -> dict[str, Callable[[], object]]:

@@ -91,14 +91,24 @@ def _email(value: str) -> str:
 def _database_url(value: str) -> str:
     if urlsplit(value).scheme not in {"sqlite", "postgresql", "cockroachdb"}:
         raise ValueError("must start with postgresql://, cockroachdb:// or sqlite:///")
-    return value
+    return _with_usable_port(value)
 
 
 def _redis_url(value: str) -> str:
     schemes = {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}
     if urlsplit(value).scheme not in schemes:
         raise ValueError("must start with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
-    return value
+    return _with_usable_port(value)
+
+
+def _with_usable_port(url: str) -> str:
+    parts = urlsplit(url)
+    if "," not in parts.netloc:  # else a list of hosts
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("has a port that is not a number up to 65535") from None
+    return url
 
 
 def _option(default: Any, parse: Callable[[str], Any], doc: str, *, shown: str = "", secret: bool = False) -> Any:

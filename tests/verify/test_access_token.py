@@ -611,7 +611,7 @@ class TestCost:
             if levels:
                 sink(levels - 1)
             else:
-                refused(verifier, token, "nested too deep")
+                refused(verifier, token)  # why depends on how Python counts: 3.12 gives C code a stack of its own
 
         used = len(inspect.stack())
         sink(sys.getrecursionlimit() - used - 300)

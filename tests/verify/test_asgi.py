@@ -124,7 +124,7 @@ class TestHTTP:
         middleware = ASGIVerifier(application, verifier, exempt=["/healthz"])
         assert call(middleware, path="/healthz")[0]["status"] == 200
         assert application.claims is None
-        for path in ("/healthz/", "/healthzz", "/x/healthz"):
+        for path in ("/", "/health", "/healthz/", "/healthzz", "/x/healthz"):
             assert call(middleware, path=path)[0]["status"] == 401
 
     def test_keys_unavailable_is_503(

@@ -75,7 +75,7 @@ def test_exempt_paths_are_exact(verifier: Verifier, mint: Mint) -> None:
     client = client_of(verifier, exempt=["/healthz"])
     assert client.get("/healthz").text == "guest"
     assert client.get("/healthz", headers=bearer("bad")).text == "guest"
-    for path in ("/healthz/", "/healthzz", "/Healthz", "/x/healthz", "/healthz/../x"):
+    for path in ("/", "/health", "/healthz/", "/healthzz", "/Healthz", "/x/healthz", "/healthz/../x"):
         assert client.get(path).status_code == 401
     assert client.get("/", headers=bearer(mint())).status_code == 200
 

@@ -28,8 +28,8 @@ def program() -> None:
     """
 
 
-for command in (init, serve, doctor, db, keys, client, user, role, session):
-    program.add_command(command)
+for each in (init, serve, doctor, db, keys, client, user, role, session):
+    program.add_command(each)
 
 
 def main() -> None:

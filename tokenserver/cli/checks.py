@@ -246,7 +246,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "redis persistence",
                 "warning",
-                "the append-only file is off: a restart of Redis loses rotations, and users may have to sign in again",
+                "the append-only file is off: a restart of Redis loses the newest refresh tokens",
                 "set `appendonly yes` in the configuration of Redis",
             )
         yield _clock("redis", lambda: _redis_time(store))

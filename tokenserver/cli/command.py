@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -56,38 +55,40 @@ def sentence(error: TokenserverError) -> str:
     if isinstance(error, Invalid):
         return "; ".join(f"{fault.field}: {fault.message}" for fault in error.errors)
     if isinstance(error, StoreUnavailable):
-        name, setting = STORES[error.store]
-        cause = str(error.__cause__ and getattr(error.__cause__, "orig", error.__cause__) or "")
-        reason = cause or error.private.partition(": ")[2]
-        return f"{name} is not available ({_one_line(reason)}): check {setting}"
+        return f"{outage(error)}: check {STORES[error.store][1]}"
     return error.private or error.public
+
+
+def outage(error: StoreUnavailable) -> str:
+    # `orig`: without the statement and its values
+    cause = getattr(error.__cause__, "orig", error.__cause__) or error.private.partition(": ")[2]
+    return f"{STORES[error.store][0]} is not available ({one_line(str(cause))})"
 
 
 def _surprise(error: Exception) -> str:
     with suppress(ConfigurationError):
         if Settings.read().log_level == "debug":
             traceback.print_exception(error)
-    text = _one_line(str(getattr(error, "orig", None) or error))  # `orig`: without the statement and its values
-    where = next((setting for origin, setting in _origins() if isinstance(error, origin)), None)
-    if where:
-        return f"{where}: {text}"
+    text = one_line(str(getattr(error, "orig", error)))
+    if _is_bad_database_url(error):
+        return f"TOKENSERVER_DATABASE_URL: {text}"
     return f"unexpected {type(error).__name__}: {text} (TOKENSERVER_LOG_LEVEL=debug shows the traceback)"
 
 
-def _origins() -> Iterator[tuple[type[Exception], str]]:
-    """Errors of libraries that come from a setting's value."""
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+def _is_bad_database_url(error: Exception) -> bool:
+    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-    yield ArgumentError, "TOKENSERVER_DATABASE_URL"
-    yield NoSuchModuleError, "TOKENSERVER_DATABASE_URL"
+    if isinstance(error, ArgumentError | NoSuchModuleError):
+        return True
+    return isinstance(error, DBAPIError) and error.statement is None  # the driver refused to connect
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo(f"tokenserver: {_one_line(text)}", err=True)
+    click.echo(f"tokenserver: {one_line(text)}", err=True)
     return code
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     return " ".join(text.split())
 
 

@@ -22,7 +22,10 @@ def db() -> None:
 @db.command()
 @json_option
 def upgrade(as_json: bool) -> None:
-    """Bring the schema to what this version needs; versions that run meanwhile go on running."""
+    """Bring the schema to what this version needs.
+
+    Servers of the previous version may go on running meanwhile.
+    """
     from tokenserver.storage import schema
 
     settings = Settings.load()
@@ -44,7 +47,7 @@ def upgrade(as_json: bool) -> None:
 @db.command()
 @json_option
 def current(as_json: bool) -> None:
-    """Show which revision the database has and which one this version needs."""
+    """Show the schema's revision, and the one needed."""
     from tokenserver.storage import schema
 
     settings = Settings.load()

@@ -1,4 +1,4 @@
-"""`tokenserver doctor`: what is wrong with a deployment, and what to do about it; `checks` holds what is looked at."""
+"""`tokenserver doctor`: what is wrong with a deployment and what to do; `checks` holds what is looked at."""
 
 import threading
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from queue import Empty, Queue
 import click
 
 from tokenserver.cli.checks import Check, Finding, checks_of, configuration
-from tokenserver.cli.command import json_option, show
-from tokenserver.errors import TokenserverError
+from tokenserver.cli.command import json_option, one_line, outage, sentence, show
+from tokenserver.errors import StoreUnavailable, TokenserverError
 
 MARKS = {"ok": "ok      ", "warning": "warning ", "fault": "FAULT   "}
 
 
-@click.command()
+@click.command(short_help="Say what is wrong and what to do.")
 @json_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
@@ -44,20 +44,14 @@ def _examine() -> Iterator[Finding]:
 
 def _bounded(check: Check) -> Iterator[Finding]:
     """What a check finds; a fault when it takes longer than it may, because what it asks doesn't answer."""
-    from tokenserver.cli.command import sentence
-
     findings: Queue[Finding | None] = Queue()
 
     def work() -> None:
         try:
             for finding in check.look():
                 findings.put(finding)
-        except TokenserverError as error:
-            what, _, todo = sentence(error).partition(": ")
-            findings.put(Finding(check.name, "fault", what, todo or check.remedy))
         except Exception as error:  # noqa: BLE001 - the other checks go on
-            text = " ".join(str(getattr(error, "orig", None) or error).split())
-            findings.put(Finding(check.name, "fault", f"{type(error).__name__}: {text}", check.remedy))
+            findings.put(_failure(check, error))
         findings.put(None)
 
     threading.Thread(target=work, daemon=True).start()
@@ -70,3 +64,12 @@ def _bounded(check: Check) -> Iterator[Finding]:
         if finding is None:
             return
         yield finding
+
+
+def _failure(check: Check, error: Exception) -> Finding:
+    if isinstance(error, StoreUnavailable):
+        return Finding(check.name, "fault", outage(error), check.remedy)
+    if isinstance(error, TokenserverError):
+        what, _, todo = sentence(error).partition(": ")
+        return Finding(check.name, "fault", what, todo or check.remedy)
+    return Finding(check.name, "fault", one_line(f"{type(error).__name__}: {error}"), check.remedy)

@@ -31,7 +31,7 @@ def _read(tx: "Transaction") -> list[dict[str, Any]]:
     from tokenserver.access.models import Role, RoleAssignment
 
     held = select(RoleAssignment.role_id, func.count()).group_by(RoleAssignment.role_id)
-    users = {role_id: count for role_id, count in tx.execute(held)}
+    users = dict(tx.execute(held).tuples().all())
     return [
         {
             "id": row.id,

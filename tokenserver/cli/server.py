@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -76,7 +76,7 @@ class Steps:
         self.add(what, time.perf_counter() - started)
 
 
-@click.command()
+@click.command(short_help="Make what is missing: schema, keys, roles, admin.")
 @json_option
 def init(as_json: bool) -> None:
     """Make what is missing: database schema, signing keys, built-in roles, first admin. Safe to repeat."""
@@ -96,7 +96,7 @@ def init(as_json: bool) -> None:
     show(data, as_json=as_json, text=text)
 
 
-@click.command()
+@click.command(short_help="Serve until Ctrl-C or SIGTERM.")
 @click.option("--host", metavar="ADDRESS", help="Address to listen on, instead of TOKENSERVER_HOST.")
 @click.option("--port", metavar="PORT", help="Port to listen on, instead of TOKENSERVER_PORT.")
 @click.option("--workers", metavar="N", help="Number of server processes, instead of TOKENSERVER_WORKERS.")
@@ -108,12 +108,9 @@ def serve(host: str | None, port: str | None, workers: str | None) -> None:
     settings = Settings.load()
     # The workers read the same, whatever becomes of .env; the first admin is none of their business.
     os.environ.update(settings.environment() | {f"{PREFIX}ADMIN_PASSWORD": ""})
-    log_to_stderr(settings, settings.log_level.upper())
-    _turn_signals_into_sigterm()
-    try:
+    log_to_stderr(settings, "WARNING")
+    with _signals_as_sigterm(), suppress(KeyboardInterrupt):  # asked to end before the workers were there
         _serve(settings, steps)
-    except KeyboardInterrupt:
-        return  # asked to end before the workers were there
 
 
 def _serve(settings: Settings, steps: Steps) -> None:
@@ -139,8 +136,8 @@ def _serve(settings: Settings, steps: Steps) -> None:
 
 
 def _prepare(settings: Settings, steps: Steps) -> None:
-    from tokenserver import first_start
-
+    with steps.timed("program loaded"):
+        from tokenserver import first_start
     if settings.embedded_database:
         make_data_folder(settings)
     with furnished(settings) as rooms:
@@ -178,7 +175,7 @@ def _require_port(settings: Settings, address: str) -> None:
         time.sleep(0.05)
     if fault == errno.EADDRINUSE:
         raise ConfigurationError(
-            f"port {settings.port} of {settings.host} is in use by another program: stop it, or set TOKENSERVER_PORT"
+            f"port {settings.port} of {settings.host} is taken by another program: stop it, or set TOKENSERVER_PORT"
         )
     if fault == errno.EACCES:
         raise ConfigurationError(f"TOKENSERVER_PORT: this user may not listen on port {settings.port}")
@@ -254,7 +251,8 @@ def _run(server: "MPServer") -> None:
             ) from None
 
 
-def _turn_signals_into_sigterm() -> None:
+@contextmanager
+def _signals_as_sigterm() -> Iterator[None]:
     """Ctrl-C, and the end of a terminal, reach all its processes at once. Here they ask for an orderly end; the
     workers inherit that they are blocked, so that they end when they are told to, and Redis after them.
     """
@@ -274,6 +272,11 @@ def _turn_signals_into_sigterm() -> None:
             signal.pthread_kill(main_thread, signal.SIGTERM)
 
     threading.Thread(target=forward, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        # Where nobody reaps, as in many containers, it would stay behind as a zombie.
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
 
 
 # Saying so

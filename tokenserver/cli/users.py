@@ -185,8 +185,8 @@ def names_of(tx: "Transaction", user_ids: Iterable[UUID]) -> dict[UUID, str]:
 
     from tokenserver.identity.models import User
 
-    rows = tx.execute(select(User.id, User.username).where(User.id.in_(list(user_ids))))
-    return {user_id: username for user_id, username in rows}
+    query = select(User.id, User.username).where(User.id.in_(list(user_ids)))
+    return dict(tx.execute(query).tuples().all())
 
 
 def _set_status(user: str, status: str, *, as_json: bool) -> None:

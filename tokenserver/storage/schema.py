@@ -1,5 +1,6 @@
 """The schema's version: one Alembic history, in `migrations/`, for every backend."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,8 +17,8 @@ from tokenserver.storage.sql import Database
 
 T = TypeVar("T")
 
-# Beside the package in a checkout, inside it once installed (setup.cfg maps the folder).
-FOLDERS: Final = (Path(__file__).parents[2] / "migrations", Path(__file__).parents[1] / "migrations")
+# Beside the package in a checkout; where setup.cfg puts them once installed.
+FOLDERS: Final = (Path(__file__).parents[2] / "migrations", Path(sys.prefix) / "share/tokenserver/migrations")
 
 
 def current(database: Database) -> str | None:

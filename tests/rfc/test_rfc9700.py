@@ -1,0 +1,54 @@
+"""RFC 9700, the best current practice, where it asks for more: rotation, reuse, ends of a chain, the password grant."""
+
+import time
+from collections.abc import Callable
+
+from flask import Flask
+from sqlalchemy import select
+
+from tests.answers import granted, refused
+from tests.conftest import PASSWORD, Api, Apps
+from tokenserver.app import rooms_of
+from tokenserver.audit.models import AuditEvent
+from tokenserver.rooms import Rooms
+
+
+def test_reused_refresh_token_ends_the_chain(apps: Apps, api_of: Callable[[Flask], Api]):
+    """Section 4.14.2: the active token too, its access tokens too, and somebody is told."""
+    app = apps(refresh_grace=0)
+    api = api_of(app)
+    first, other = api.signed_in(), api.login()
+    second = granted(api.refresh(first["refresh_token"]))
+    third = granted(api.refresh(second["refresh_token"]))
+    granted(api.me(third["access_token"]))
+    refused(api.refresh(first["refresh_token"]), 401, "invalid_refresh_token")
+    refused(api.refresh(third["refresh_token"]), 401, "invalid_refresh_token")
+    for tokens in (first, second, third):
+        refused(api.me(tokens["access_token"]), 401, "invalid_token")
+    query = select(AuditEvent).where(AuditEvent.event == "refresh_token:reused")
+    (event,) = rooms_of(app).database.read(lambda tx: tx.scalars(query).all())
+    assert event.outcome == "denied"
+    # Another sign-in of the same user has nothing to do with it.
+    granted(api.me(other["access_token"]))
+    granted(api.refresh(other["refresh_token"]))
+
+
+def test_refresh_token_ends_when_idle_and_absolutely(apps: Apps, api_of: Callable[[Flask], Api]):
+    """Section 4.14.2; no rotation moves the absolute end."""
+    idle, absolute = api_of(apps(refresh_idle_ttl=1)), api_of(apps(refresh_token_ttl=2, refresh_idle_ttl=2))
+    forgotten, used = idle.signed_in(), absolute.login()
+    started = time.monotonic()
+    while time.monotonic() - started < 1.2:
+        used = granted(absolute.refresh(used["refresh_token"]))
+        time.sleep(0.3)
+    refused(idle.refresh(forgotten["refresh_token"]), 401, "invalid_refresh_token")
+    time.sleep(max(0.0, 2.1 - (time.monotonic() - started)))
+    refused(absolute.refresh(used["refresh_token"]), 401, "invalid_refresh_token")
+
+
+def test_password_grant_is_for_clients_that_registered_it(api: Api, rooms: Rooms):
+    """Section 2.4 forbids it; a deviation, off unless an admin turned it on for a client."""
+    api.register()
+    _, secret = rooms.clients.create(client_id="web", client_name="W", grant_types=["client_credentials"])
+    form = {"grant_type": "password", "username": "ann", "password": PASSWORD}
+    refused(api.token(("web", str(secret)), **form), 400, "unauthorized_client")
