@@ -45,10 +45,9 @@ class ActiveTokens:
         if claims.exp <= time.time():
             raise InvalidToken("expired", description="The access token is expired.")
         family_id = claims.raw.get("fam")
-        is_user = claims.sid is not None
         if self._revocation.is_revoked(
             issued_at=issued_at_ms(claims.jti, claims.iat),
-            user_id=claims.sub if is_user else None,
+            user_id=None if claims.sid is None else claims.sub,
             client_id=claims.client_id,
             session_id=claims.sid,
             family_id=family_id if isinstance(family_id, str) else None,
@@ -58,12 +57,18 @@ class ActiveTokens:
         client = self._clients.find(claims.client_id)
         if client is None:
             raise InvalidToken("its client is gone")
-        if not is_user:
+        if claims.sid is None:
             return Holder(claims.sub, claims.client_id, None, None, (), client.scope, claims.scope)
-        user_id = UUID(claims.sub)
+        user_id, session_id = _uuid(claims.sub), _uuid(claims.sid)
         person = self._people.find(user_id)
         if person is None or not person.is_active:
             raise InvalidToken("its user is gone or disabled")
         held = self._rights.of(user_id)
-        session_id = UUID(claims.sid)
         return Holder(claims.sub, claims.client_id, user_id, session_id, held.roles, held.permissions, claims.scope)
+
+
+def _uuid(value: str) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError:
+        raise InvalidToken("sub or sid is no UUID") from None
