@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,10 @@ class LiveServer:
         assert response.status_code == status, response.text
         return dict(response.json())
 
-    def me(self, token: str) -> dict[str, Any]:
+    def me(self, token: str, status: int = 200) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}"}
         response = httpx.get(f"{self.url}/users/me", headers=headers, timeout=30, trust_env=False)
-        assert response.status_code == 200, response.text
+        assert response.status_code == status, response.text
         return dict(response.json())
 
     def create_client(self, client_id: str, *grants: str, scope: str) -> tuple[str, str]:
@@ -76,6 +77,13 @@ class LiveServer:
 
 @pytest.fixture(scope="session")
 def live_server() -> Iterator[LiveServer]:
+    with serving() as server:
+        yield server
+
+
+@contextmanager
+def serving(**options: str) -> Iterator[LiveServer]:
+    """`options`: settings without their prefix, in small letters."""
     folder = Path(tempfile.mkdtemp(prefix="ts-live-"))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -86,6 +94,7 @@ def live_server() -> Iterator[LiveServer]:
         "TOKENSERVER_KEYS_DIR": str(folder / "keys"),
         "TOKENSERVER_ADMIN_PASSWORD": ADMIN_PASSWORD,
     }
+    environment |= {f"TOKENSERVER_{name.upper()}": value for name, value in options.items()}
     log_file = folder / "server.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
