@@ -23,9 +23,17 @@ def rows():
     ]
 
 
-def numbers(text):
-    """4-digit numbers of RFCs, also in `RFC 7493, 8259 §6`."""
-    return set(re.findall(r"(?<![\d.§])([0-9]{4})(?![\d.])", text))
+def standards(clause):
+    """Those that a row is about, also in `RFC 7493, 8259 §6`."""
+    oidc = {"OIDC Core"} if "OIDC Core" in clause else set()
+    return oidc | set(re.findall(r"(?<![\d.§])([0-9]{4})(?![\d.])", clause))
+
+
+def citations(path):
+    """RFC numbers, and OpenID Connect Core."""
+    text = read(path)
+    oidc = ["OIDC Core"] if re.search("OIDC Core|OpenID Connect Core", text) else []
+    return CITATION.findall(text) + oidc
 
 
 @cache
@@ -39,8 +47,8 @@ def cited():
     """Standards that the code cites, each with the modules that do."""
     found = {}
     for path in sorted((ROOT / "tokenserver").rglob("*.py")):
-        for number in CITATION.findall(read(path)):
-            found.setdefault(number, []).append(path.relative_to(ROOT / "tokenserver").as_posix())
+        for standard in citations(path):
+            found.setdefault(standard, []).append(path.relative_to(ROOT / "tokenserver").as_posix())
     return found
 
 
@@ -53,8 +61,8 @@ def test_every_line_of_a_table_is_understood():
 def test_a_row_is_true(clause, modules, tests):
     for module in modules:
         assert (ROOT / "tokenserver" / module).is_file(), f"{clause}: no module {module}"
-    known = {number for module in modules for number in CITATION.findall(read(ROOT / "tokenserver" / module))}
-    assert numbers(clause) & known, f"{clause} is not cited in {', '.join(modules)}"
+    known = {standard for module in modules for standard in citations(ROOT / "tokenserver" / module)}
+    assert standards(clause) & known, f"{clause} is not cited in {', '.join(modules)}"
     for test in tests:
         path, _, function = test.rpartition("::")
         assert (ROOT / "tests" / path).is_file(), f"{clause}: no file {path}"
@@ -62,8 +70,8 @@ def test_a_row_is_true(clause, modules, tests):
 
 
 def test_no_standard_is_forgotten():
-    mapped = set().union(*(numbers(clause) for clause, _, _ in rows()))
+    mapped = set().union(*(standards(clause) for clause, _, _ in rows()))
     words = set(re.findall(r"RFC ([0-9]{4})", read(MAP).partition("## Cited as a source of words")[2]))
-    missing = {number: where for number, where in cited().items() if number not in mapped | words}
+    missing = {name: where for name, where in cited().items() if name not in mapped | words}
     assert not missing, "these need a row in docs/rfc-map.md"
     assert words <= cited().keys()
