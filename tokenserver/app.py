@@ -39,7 +39,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
     problems.register(app, tongues={"/oauth/": oauth_errors.render})
-    Guard(rooms.active_tokens.verifier, authorize=_authorize(rooms), on_error=_refused(settings.audience)).init_app(app)
+    Guard(rooms.active_tokens.verifier, authorize=_authorize(rooms), on_error=_refused(settings.audience)).init_app(
+        app
+    )
 
     app.register_blueprint(
         auth_routes.blueprint(

@@ -14,6 +14,7 @@ from typing import Final
 
 from tokenserver.errors import Unavailable
 from tokenserver.rooms import Rooms
+from tokenserver.storage.feed import SKEW_MS, now_ms
 
 logger = logging.getLogger("tokenserver.background")
 
@@ -28,6 +29,7 @@ class Background:
         self._rooms = rooms
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._reconciled_at = 0  # ms; 0 while another process leads, or since something failed
 
     def start(self) -> None:
         chores: tuple[tuple[Callable[[], object], float], ...] = (
@@ -62,11 +64,15 @@ class Background:
                 self._stopped.wait(5)
 
     def _reconcile(self) -> None:
-        rooms = self._rooms
-        if rooms.checkpoints.leads():
-            mended = rooms.feed.reconcile()
+        """What was committed since the last time; everything, after a failure and when this process begins to
+        lead: nobody knows then how long entries may have waited."""
+        since, self._reconciled_at = self._reconciled_at, 0
+        if self._rooms.checkpoints.leads():
+            started = now_ms()
+            mended = self._rooms.feed.reconcile(max(0, since - SKEW_MS))
             if mended:
                 logger.warning("mirrored %d entries that their writer had not", mended)
+            self._reconciled_at = started
 
     def _keys(self) -> None:
         rooms, settings = self._rooms, self._rooms.settings
@@ -76,7 +82,7 @@ class Background:
 
     def _purge(self) -> None:
         rooms = self._rooms
-        if rooms.checkpoints.leads():
+        if self._reconciled_at:
             while rooms.feed.purge() or rooms.sessions.purge():
                 if self._stopped.wait(0.05):
                     return

@@ -3,6 +3,7 @@ command line. Nothing here asks SQL or Redis yet.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flask import Flask
@@ -18,7 +19,7 @@ from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.grants.request import Collaborators
 from tokenserver.oauth.issuing import Issuing
 from tokenserver.oauth.pipeline import Pipeline
-from tokenserver.storage.feed import Feed
+from tokenserver.storage.feed import Entry, Feed, Kind
 from tokenserver.storage.redis import RedisStore
 from tokenserver.storage.sql import Database
 from tokenserver.tokens.checkpoints import Checkpoints
@@ -63,6 +64,7 @@ class Rooms:
             settings.keys_dir, jwks_max_age=settings.jwks_max_age, token_lifetime=settings.access_token_ttl
         )
         feed = Feed(database, store, settings.access_token_ttl)
+        feed.subscribe(_follow(keys), lambda _entries: None)
         revocation = Revocation(feed)
         limits = RateLimits(store, enabled=settings.rate_limits)
         passwords = Passwords(slots=max(1, (os.cpu_count() or 1) // settings.workers), queue=settings.threads // 2)
@@ -110,3 +112,13 @@ class Rooms:
             collaborators=collaborators,
             pipeline=Pipeline(clients, collaborators),
         )
+
+
+def _follow(keys: KeyRing) -> Callable[[Entry], None]:
+    """A key that was thrown away in an emergency is gone in every process by its next request."""
+
+    def apply(entry: Entry) -> None:
+        if entry.kind is Kind.KEYS_CHANGED:
+            keys.reload_if_changed()
+
+    return apply

@@ -7,8 +7,10 @@ import pytest
 from sqlalchemy import update
 
 from tokenserver.app import rooms_of
+from tokenserver.background import Background
 from tokenserver.errors import StoreUnavailable
 from tokenserver.storage.feed import FEED_KEY, STATE_KEY, Change, Kind, ServerState
+from tokenserver.tokens.sessions import EndReason
 
 
 def is_known(rooms, subject):
@@ -92,6 +94,45 @@ def test_an_entry_whose_writer_died_before_mirroring_is_mended(apps):
     assert here.feed.reconcile() == 0
     there.feed.sync()
     assert is_known(there, "t1")
+
+
+def test_a_revocation_that_waited_longer_than_its_retention_still_ends_its_family(apps, api_of):
+    """A process lost Redis, but not SQL, for a long time: the 503 it answered must not become a yes later."""
+    here, there = apps(), apps()
+    api, rooms = api_of(here), rooms_of(here)
+    token = api.signed_in()["refresh_token"]
+    family_id = rooms.refresh_tokens.parse(token)[0]
+
+    def end_without_mirroring(tx):
+        change = Change()
+        rooms.sessions.end(tx, change, family_id=family_id, reason=EndReason.REVOKED)
+        change.save(tx, retention_ms=-1)
+
+    rooms.database.write(end_without_mirroring)
+    background = Background(rooms_of(there))
+    background._reconcile()
+    background._purge()
+    assert api.refresh(token).status_code == 401
+    assert api_of(apps()).refresh(token).status_code == 401
+
+
+def test_nothing_is_purged_before_it_was_mirrored(apps):
+    rooms = rooms_of(apps())
+
+    def commit_only(tx):
+        change = Change()
+        change.note(Kind.TOKEN, "t1")
+        change.save(tx, retention_ms=-1)
+
+    rooms.database.write(commit_only)
+    background = Background(rooms)
+    background._purge()
+    assert rooms.feed.reconcile() >= 1
+    background._reconcile()
+    background._purge()
+    with rooms.database.engine.connect() as connection:
+        left = connection.exec_driver_sql("SELECT count(*) FROM feed WHERE subject = 't1'").scalar_one()
+    assert left == 0
 
 
 def test_the_stream_does_not_grow_for_ever(rooms):

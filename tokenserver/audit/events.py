@@ -12,6 +12,7 @@ class Event(StrEnum):
     ROLE_UNASSIGNED = "role:unassigned"
     SESSION_ENDED = "session:ended"
     SESSION_STARTED = "session:started"
+    REFRESH_TOKEN_REVOKED = "refresh_token:revoked"
     REFRESH_TOKEN_REUSED = "refresh_token:reused"
     ACCESS_TOKEN_REVOKED = "access_token:revoked"
     SIGNING_KEY_ROTATED = "signing_key:rotated"

@@ -11,14 +11,20 @@ from tokenserver.web.request_context import current
 
 
 class OAuthError(Refused):
-    """`error`: the RFC's word. `reason`: why, for the doors that may tell (`auth.routes`), and for the log."""
+    """`error`: the RFC's word. `reason`: why, for the doors that may tell (`auth.routes`), and for the log.
+
+    `is_certain`: it depends on nothing that could have changed meanwhile.
+    """
 
     error = "invalid_request"
     status = 400
     description = "The request is malformed."
 
-    def __init__(self, description: str | None = None, *, reason: str | None = None) -> None:
+    def __init__(
+        self, description: str | None = None, *, reason: str | None = None, is_certain: bool = False
+    ) -> None:
         self.reason = reason
+        self.is_certain = is_certain
         super().__init__(description or self.description, code=self.error, private=reason or "")
 
 

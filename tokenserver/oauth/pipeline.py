@@ -1,5 +1,6 @@
 """The token endpoint's steps, for every grant and whichever door: 1 shape, 2 client, 3 grant, 4 response."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from tokenserver.clients.registry import FIRST_PARTY, Client, Clients
@@ -37,16 +38,19 @@ class Pipeline:
         feed = self._rooms.feed
         if not grant.is_optimistic or not feed.epoch:
             feed.sync()
+        if not grant.is_optimistic:
+            return self._run(grant, request)
         for _ in range(MAX_TRIES):
-            known = feed.epoch, feed.position
+            known = feed.known()
             try:
-                return self._run(grant, request)
+                return self._run(grant, replace(request, known=known))
             except FeedMoved:
                 feed.sync()
-            except OAuthError:
-                if grant.is_optimistic:
-                    feed.sync()
-                if known == (feed.epoch, feed.position):
+            except OAuthError as error:
+                if error.is_certain:
+                    raise
+                feed.sync()
+                if known == feed.known():
                     raise
         raise StoreUnavailable("redis", "the feed moves faster than this request")
 

@@ -31,6 +31,7 @@ STATE_KEY: Final = "ts:{0}:state"
 FEED_KEY: Final = "ts:{0}:feed"
 # Entries outlive the longest token by this much: leeway of verifiers and skew between clocks.
 MARGIN_MS: Final = 120_000
+SKEW_MS: Final = 60_000
 MAX_TRIES: Final = 8
 
 
@@ -43,6 +44,7 @@ class Kind(StrEnum):
     FAMILY = "family"
     TOKEN = "token"  # subject: the jti
     EVERYTHING = "everything"
+    KEYS_CHANGED = "keys_changed"
     USER_CHANGED = "user_changed"
     CLIENT_CHANGED = "client_changed"
     ROLES_CHANGED = "roles_changed"
@@ -178,6 +180,10 @@ class Feed:
 
     # Reading
 
+    def known(self) -> tuple[str, str]:
+        """Epoch and position: what this process knows the state of things by."""
+        return self.epoch, self.position
+
     def sync(self) -> None:
         """Apply what has happened since the last call: one round trip when nothing has.
 
@@ -286,34 +292,36 @@ class Feed:
 
     # Healing
 
-    def reconcile(self, seconds: int = 30) -> int:
+    def reconcile(self, since: int = 0) -> int:
         """Mirror entries that were committed but never mirrored, because their writer died or lost Redis.
 
-        Called every second or so by one process. Returns how many were missing.
+        Looks at entries committed after `since` (ms). Returns how many were missing. Raises StoreUnavailable.
         """
-        since = now_ms() - seconds * 1000
 
-        def recent(tx: Transaction) -> list[Entry]:
+        def committed_since(tx: Transaction) -> list[Entry]:
             rows = tx.execute(select(FeedRow).where(FeedRow.created_at > since)).scalars()
             return [Entry(Kind(row.kind), row.subject, row.at) for row in rows]
 
-        committed = self.database.read(recent)
+        self.sync()
+        committed = self.database.read(committed_since)
         if not committed:
             return 0
-        first = f"{since - 60_000}-0"  # the clocks of SQL's writer and of Redis may differ
+        # The clocks of SQL's writers and of Redis may differ.
+        first = f"{max(0, since - SKEW_MS)}-0"
         try:
             items = self.store.ask(
                 lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(FEED_KEY, min=first))
             )
-        except RedisReplaced:
-            return 0  # the next `sync` verifies, and thereby mirrors
+        except RedisReplaced as error:
+            raise StoreUnavailable("redis", "replaced just now") from error
         mirrored = {Entry.parse(fields["e"]) for _, fields in items}
         missing = [entry for entry in committed if entry not in mirrored]
         self.publish(missing)
         return len(missing)
 
     def purge(self, limit: int = 1000) -> int:
-        """Delete expired rows, at most `limit`; how many."""
+        """Delete expired rows, at most `limit`; how many. Only after a `reconcile`: a row that was never mirrored
+        must not be forgotten, since Redis may still hold the family that it ended."""
 
         def expired(tx: Transaction) -> int:
             ids = tx.scalars(select(FeedRow.id).where(FeedRow.expires_at < now_ms()).limit(limit)).all()

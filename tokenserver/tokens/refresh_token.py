@@ -189,10 +189,11 @@ class RefreshTokens:
 
     # Rotation
 
-    def spend(self, family: Family, generation: int) -> Spent:
+    def spend(self, family: Family, generation: int, known: tuple[str, str]) -> Spent:
         """Consume a generation. The caller has minted already: nothing may fail after this.
 
-        STALE: the feed has moved; sync, check again, and call again. REUSED: end the family in SQL.
+        `known`: `Feed.known` from before the caller's checks. STALE: the feed has moved since; sync, check again,
+        and call again. REUSED: end the family in SQL.
         Raises StoreUnavailable; the token is then spent or not, and a retry within the grace gets its successor.
         """
         merged = False
@@ -201,14 +202,7 @@ class RefreshTokens:
                 reply = self._store.run_script(
                     "rotate",
                     [family_key(family.id), STATE_KEY, ROTATIONS_KEY],
-                    [
-                        self._feed.epoch,
-                        self._feed.position,
-                        generation,
-                        self._grace_ms,
-                        family.id.hex,
-                        int(merged),
-                    ],
+                    [*known, generation, self._grace_ms, family.id.hex, int(merged)],
                 )
             except RedisReplaced:
                 return Spent(Outcome.STALE)

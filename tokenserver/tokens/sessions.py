@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, select, update
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
@@ -125,36 +125,35 @@ class Sessions:
         ended = tx.execute(select(RefreshFamily.id, RefreshFamily.session_id).where(*families)).all()
         if family_id is not None or client_id is not None:
             # A session ends with the last of its families.
-            within = {session for _, session in ended}
-            others = tx.scalars(
-                select(RefreshFamily.session_id).where(
-                    RefreshFamily.session_id.in_(within),
-                    RefreshFamily.ended_at.is_(None),
-                    RefreshFamily.id.not_in([family for family, _ in ended]),
-                )
-            ).all()
-            orphaned = within - set(others)
-            if client_id is not None and family_id is None:
-                # Sessions of this client that never had a family.
-                orphaned |= set(
-                    tx.scalars(
-                        select(Session.id)
-                        .outerjoin(RefreshFamily, RefreshFamily.session_id == Session.id)
-                        .where(Session.client_id == client_id, *sessions, RefreshFamily.id.is_(None))
-                    )
-                )
-            sessions.append(Session.id.in_(orphaned))
+            sessions.append(Session.id.in_(self._left_empty(tx, ended, client_id)))
         gone = tx.scalars(select(Session.id).where(*sessions)).all()
 
         fields = {"ended_at": utc_now(), "end_reason": reason.value}
         tx.execute(update(RefreshFamily).where(RefreshFamily.id.in_([f for f, _ in ended])).values(fields))
         tx.execute(update(Session).where(Session.id.in_(gone)).values(fields))
-        for family, _ in ended:
+        for family, session in ended:
             change.note(Kind.FAMILY, family)
+            if session not in gone:
+                record(tx, Event.REFRESH_TOKEN_REVOKED, target=family, reason=reason.value)
         for session in gone:
             change.note(Kind.SESSION, session)
             record(tx, Event.SESSION_ENDED, target=session, reason=reason.value)
         return len(ended) + len(gone)
+
+    @staticmethod
+    def _left_empty(tx: Transaction, ended: Sequence[Row[tuple[UUID, UUID]]], client_id: str | None) -> set[UUID]:
+        """The sessions, of the families that end, in which no other is live; and a client's that never had one."""
+        within = {session for _, session in ended}
+        others = select(RefreshFamily.session_id).where(
+            RefreshFamily.session_id.in_(within),
+            RefreshFamily.ended_at.is_(None),
+            RefreshFamily.id.not_in([family for family, _ in ended]),
+        )
+        empty = within - set(tx.scalars(others))
+        if client_id is not None:
+            without = select(Session.id).outerjoin(RefreshFamily, RefreshFamily.session_id == Session.id)
+            empty |= set(tx.scalars(without.where(Session.client_id == client_id, RefreshFamily.id.is_(None))))
+        return empty
 
     def end_reused(self, family_id: UUID) -> None:
         """A consumed refresh token came back: somebody else has a copy (RFC 9700 section 4.14.2)."""

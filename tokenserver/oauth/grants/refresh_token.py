@@ -17,7 +17,8 @@ from tokenserver.web.request_context import current
 def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[str, Any]:
     presented = rooms.refresh_tokens.parse(request.need("refresh_token"))
     if presented is None:
-        raise InvalidGrant(reason="malformed")
+        # Certain without asking any store: it never was a token of this server.
+        raise InvalidGrant(reason="malformed", is_certain=True)
     family_id, generation = presented
     family = rooms.refresh_tokens.find(family_id)
     # RFC 6749 section 6: bound to the client that it was issued to
@@ -37,7 +38,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         amr=family.amr,
     )
     response = rooms.issuing.for_user(client, context, granted, family.audience)
-    spent = rooms.refresh_tokens.spend(family, generation)
+    spent = rooms.refresh_tokens.spend(family, generation, request.known)
     if spent.outcome is Outcome.STALE:
         raise FeedMoved
     if spent.outcome is Outcome.REUSED:

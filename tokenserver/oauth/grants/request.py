@@ -16,12 +16,16 @@ from tokenserver.tokens.sessions import Sessions
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """`parameters`: each once, none empty. `authorization`: the header as it came."""
+    """`parameters`: each once, none empty. `authorization`: the header as it came.
+
+    `known`: the state of the feed when the pipeline began to look at clients, people and rights.
+    """
 
     parameters: Mapping[str, str]
     authorization: str | None = None
     address: str | None = None
     user_agent: str | None = None
+    known: tuple[str, str] = ("", "")
 
     def need(self, name: str) -> str:
         """Raises InvalidRequest when it is missing."""
