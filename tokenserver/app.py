@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from flask import Flask, Response, g
@@ -10,12 +11,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from tokenserver.auth import routes as auth_routes
 from tokenserver.background import Background, end_with_parent
 from tokenserver.config import Settings
-from tokenserver.errors import Forbidden
+from tokenserver.errors import Forbidden, StoreUnavailable
 from tokenserver.identity import routes as identity_routes
 from tokenserver.oauth import endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.request import Server
 from tokenserver.rooms import Rooms
+from tokenserver.storage import redis_rules
 from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import Refusal
 from tokenserver.verify.flask import Guard
@@ -90,6 +92,9 @@ def create_worker() -> Flask:
         level=rooms.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     rooms.keys.ensure(rooms.settings.signing_alg)
+    # Away now is no reason not to start: it answers 503 and heals. Wrong for good is one.
+    with suppress(StoreUnavailable):
+        redis_rules.require(rooms.store)
     Background(rooms).start()
     return app
 

@@ -31,6 +31,12 @@ def _text(value: str) -> str:
     return value.strip()
 
 
+def _word(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7E]+", value.strip()):
+        raise ValueError("must be one word without spaces, such as a URL")
+    return value.strip()
+
+
 def _flag(value: str) -> bool:
     known = {"1": True, "on": True, "true": True, "yes": True, "0": False, "off": False, "false": False}
     known["no"] = False
@@ -69,17 +75,21 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _path(value: str) -> Path:
-    return Path(_text(value)).expanduser().absolute()
+    try:
+        return Path(_text(value)).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("names the home of a user who isn't there") from None
 
 
 def _issuer(value: str) -> str:
+    value = _text(value)
     # RFC 8414 section 2: no query, no fragment. http is for loopback and development alone (checked below).
-    parts = urlsplit(_text(value))
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"[\s?#]", value):
         raise ValueError("must be an http or https URL without query and fragment")
-    if parts.username or parts.password or value.endswith("/") or parts.path:
+    if "@" in parts.netloc or parts.path or value.endswith(":"):
         raise ValueError("must be scheme://host[:port] alone, without a user, a path or a final slash")
-    return value
+    return _with_usable_port(value)
 
 
 def _email(value: str) -> str:
@@ -89,14 +99,14 @@ def _email(value: str) -> str:
 
 
 def _database_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"sqlite", "postgresql", "cockroachdb"}:
+    if not value.startswith(("postgresql://", "cockroachdb://", "sqlite:///")):
         raise ValueError("must start with postgresql://, cockroachdb:// or sqlite:///")
     return _with_usable_port(value)
 
 
 def _redis_url(value: str) -> str:
-    schemes = {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}
-    if urlsplit(value).scheme not in schemes:
+    schemes = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
+    if not value.startswith(schemes):
         raise ValueError("must start with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
     return _with_usable_port(value)
 
@@ -195,7 +205,7 @@ class Settings:
     signing_alg: str = _option("RS256", _one_of(*SIGNING_ALGS), "JWS algorithm: " + ", ".join(SIGNING_ALGS) + ".")
     audience: str = _option(
         "",
-        _text,
+        _word,
         "`aud` of access tokens of clients that registered no audience of their own; this server's own routes "
         "require it.",
         shown="the issuer",
@@ -218,7 +228,7 @@ class Settings:
         "development",
         _one_of("development", "production"),
         "`production` refuses an http issuer on a host that isn't loopback, embedded stores, and connections to "
-        "SQL or Redis without TLS.",
+        "SQL or Redis without TLS, and rate limits off.",
     )
     allow_plaintext: bool = _option(
         False,
@@ -315,7 +325,10 @@ class Settings:
     def read(cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> "Settings":
         """Like `load`, without the rules of `production`."""
         dotenv = dotenv or Path(".env")
-        given = {k: v or "" for k, v in dotenv_values(dotenv).items()} if dotenv.is_file() else {}
+        try:
+            given = {k: v or "" for k, v in dotenv_values(dotenv).items()} if dotenv.is_file() else {}
+        except (OSError, UnicodeDecodeError):
+            raise ConfigurationError(f"{dotenv.name} can't be read as UTF-8 text") from None
         given |= os.environ if environ is None else environ
         options = {environment_name(f): f for f in fields(cls)}
         values: dict[str, Any] = {}

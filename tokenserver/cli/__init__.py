@@ -6,17 +6,13 @@ Modules import what a command needs when it runs, so that `tokenserver --help` a
 import os
 import sys
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    sys.exit("tokenserver: only the verifier is installed here; the server is the extra: tokenserver[server]")
 
-from tokenserver.cli.clients import client
+from tokenserver.cli import clients, db, doctor, keys, roles, server, sessions, users
 from tokenserver.cli.command import run
-from tokenserver.cli.db import db
-from tokenserver.cli.doctor import doctor
-from tokenserver.cli.keys import keys
-from tokenserver.cli.roles import role
-from tokenserver.cli.server import init, serve
-from tokenserver.cli.sessions import session
-from tokenserver.cli.users import user
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,7 +24,17 @@ def program() -> None:
     """
 
 
-for each in (init, serve, doctor, db, keys, client, user, role, session):
+for each in (
+    server.init,
+    server.serve,
+    doctor.doctor,
+    db.db,
+    keys.keys,
+    clients.client,
+    users.user,
+    roles.role,
+    sessions.session,
+):
     program.add_command(each)
 
 

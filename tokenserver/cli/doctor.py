@@ -1,13 +1,15 @@
 """`tokenserver doctor`: what is wrong with a deployment and what to do; `checks` holds what is looked at."""
 
 import threading
+import time
 from collections.abc import Iterator
 from queue import Empty, Queue
 
 import click
 
-from tokenserver.cli.checks import Check, Finding, checks_of, configuration
+from tokenserver.cli.checks import checks_of, configuration
 from tokenserver.cli.command import json_option, one_line, outage, sentence, show
+from tokenserver.cli.finding import Check, Finding
 from tokenserver.errors import StoreUnavailable, TokenserverError
 
 MARKS = {"ok": "ok      ", "warning": "warning ", "fault": "FAULT   "}
@@ -38,32 +40,40 @@ def _examine() -> Iterator[Finding]:
     settings, found = configuration()
     yield found
     if settings is not None:
-        for check in checks_of(settings):
-            yield from _bounded(check)
+        # At the same time: what doesn't answer is waited for once.
+        for running in [_Running(check) for check in checks_of(settings)]:
+            yield from running.findings()
 
 
-def _bounded(check: Check) -> Iterator[Finding]:
-    """What a check finds; a fault when it takes longer than it may, because what it asks doesn't answer."""
-    findings: Queue[Finding | None] = Queue()
+class _Running:
+    """A check in a thread of its own."""
 
-    def work() -> None:
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._deadline = time.monotonic() + check.patience
+        self._found: Queue[Finding | None] = Queue()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
         try:
-            for finding in check.look():
-                findings.put(finding)
+            for finding in self._check.look():
+                self._found.put(finding)
         except Exception as error:  # noqa: BLE001 - the other checks go on
-            findings.put(_failure(check, error))
-        findings.put(None)
+            self._found.put(_failure(self._check, error))
+        self._found.put(None)
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        try:
-            finding = findings.get(timeout=check.patience)
-        except Empty:
-            yield Finding(check.name, "fault", f"no answer within {check.patience:.0f} s", check.remedy)
-            return
-        if finding is None:
-            return
-        yield finding
+    def findings(self) -> Iterator[Finding]:
+        """Ends with a fault when the check takes longer than it may, because what it asks doesn't answer."""
+        check = self._check
+        while True:
+            try:
+                finding = self._found.get(timeout=max(0.0, self._deadline - time.monotonic()))
+            except Empty:
+                yield Finding(check.name, "fault", f"no answer within {check.patience:g} s", check.remedy)
+                return
+            if finding is None:
+                return
+            yield finding
 
 
 def _failure(check: Check, error: Exception) -> Finding:

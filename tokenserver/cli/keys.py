@@ -77,6 +77,7 @@ def _tell_servers(rooms: "Rooms", rotation: "Rotation", *, emergency: bool) -> N
             replaced: list[Any] = [old.kid for old in rotation.replaced if old.alg == entry.alg]
             record(tx, Event.SIGNING_KEY_ROTATED, target=entry.kid, reason=reason, replaced=replaced)
         if emergency:
+            change.note(Kind.KEYS_CHANGED)
             change.note(Kind.EVERYTHING)
 
     rooms.feed.change(note)

@@ -211,25 +211,34 @@ def _require_manager(tx: "Transaction", lost: Iterable[str]) -> None:
     """Somebody who can sign in must be able to manage roles, if `lost` says that one fewer can."""
     from sqlalchemy import select
 
-    from tokenserver.access.models import Role, RoleAssignment, RolePermission
+    from tokenserver.access.models import Role
     from tokenserver.access.permissions import ADMIN
     from tokenserver.access.rights import MANAGING
-    from tokenserver.identity.models import User
-    from tokenserver.identity.people import ACTIVE
 
     if MANAGING not in lost:
         return
     # As in Rights.unassign: two of these at once, each sparing the other's user, would leave nobody.
     tx.execute(select(Role.id).where(Role.name == ADMIN).with_for_update())
-    left = (
+    if not has_active_manager(tx):
+        raise Conflict("Nobody could manage roles any more.", code="last_admin")
+
+
+def has_active_manager(tx: "Transaction") -> bool:
+    from sqlalchemy import select
+
+    from tokenserver.access.models import RoleAssignment, RolePermission
+    from tokenserver.access.rights import MANAGING
+    from tokenserver.identity.models import User
+    from tokenserver.identity.people import ACTIVE
+
+    query = (
         select(User.id)
         .join(RoleAssignment, RoleAssignment.user_id == User.id)
         .join(RolePermission, RolePermission.role_id == RoleAssignment.role_id)
         .where(RolePermission.permission == MANAGING, User.status == ACTIVE)
         .limit(1)
     )
-    if tx.scalar(left) is None:
-        raise Conflict("Nobody could manage roles any more.", code="last_admin")
+    return tx.scalar(query) is not None
 
 
 def _roles(tx: "Transaction") -> dict[UUID, list[str]]:

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
@@ -22,6 +23,8 @@ CACHED_CLIENTS: Final = 10_000
 # Behind /auth/login and /auth/refresh, and in every deployment.
 FIRST_PARTY: Final = "first-party"
 CLIENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
+# RFC 7519 section 4.1.3: a StringOrURI. The list is kept with its members joined by spaces.
+AUDIENCE: Final = re.compile(r"[\x21-\x7E]{1,255}")
 GRANT_TYPES: Final = frozenset({"client_credentials", "password", "refresh_token"})
 AUTH_METHODS: Final = frozenset({"client_secret_basic", "client_secret_post", "none"})
 
@@ -91,6 +94,8 @@ class Clients:
     ) -> tuple[ClientRow, str | None]:
         """The client and, for a confidential one, its secret: the only time it is seen."""
         errors = _faults(client_id, grant_types, scope, token_endpoint_auth_method, self._known_scopes)
+        if not all(AUDIENCE.fullmatch(each) for each in audience):
+            errors.append(FieldError("audience", "Identifiers of resources, without spaces."))
         if errors:
             raise Invalid(errors)
         secret = client_secret.generate() if token_endpoint_auth_method != "none" else None
@@ -114,6 +119,11 @@ class Clients:
             if tx.get(ClientRow, row.client_id) is not None:
                 raise Conflict("There is a client with this id.", code="client_exists")
             tx.add(row)
+            try:
+                tx.flush()
+            except IntegrityError:
+                # Somebody else took the id between the look and the write.
+                raise Conflict("There is a client with this id.", code="client_exists") from None
             record(tx, Event.CLIENT_CREATED, target=row.client_id, grant_types=row.grant_types, scope=row.scope)
             change.note(Kind.CLIENT_CHANGED, row.client_id)
 

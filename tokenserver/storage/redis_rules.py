@@ -1,20 +1,16 @@
 """What Redis has to be like, embedded or not, before anything is decided on its word."""
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tokenserver.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from tokenserver.storage.redis import RedisStore
+from tokenserver.storage.redis import MIN_VERSION, RedisStore
 
 KEEPS: Final = "noeviction"
 
 Fault = tuple[str, str]  # what is wrong, what to do
 
 
-def version_fault(store: "RedisStore") -> Fault | None:
-    from tokenserver.storage.redis import MIN_VERSION
-
+def version_fault(store: RedisStore) -> Fault | None:
     found = str(store.info("server").get("redis_version", "0"))
     if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) >= MIN_VERSION:
         return None
@@ -22,7 +18,7 @@ def version_fault(store: "RedisStore") -> Fault | None:
     return f"Redis is {found}, older than {needed}", "install a later one, or set TOKENSERVER_REDIS_URL to one"
 
 
-def eviction_fault(store: "RedisStore") -> Fault | None:
+def eviction_fault(store: RedisStore) -> Fault | None:
     """From INFO, because hosted Redis often refuses CONFIG."""
     policy = store.info("memory").get("maxmemory_policy", KEEPS)
     if policy == KEEPS:
@@ -34,7 +30,8 @@ def eviction_fault(store: "RedisStore") -> Fault | None:
     )
 
 
-def require(store: "RedisStore") -> None:
+def require(store: RedisStore) -> None:
+    """Raises ConfigurationError, StoreUnavailable."""
     for fault in (version_fault(store), eviction_fault(store)):
         if fault:
             raise ConfigurationError(": ".join(fault))

@@ -1,0 +1,130 @@
+"""What `doctor` looks at in SQL and in Redis."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from tokenserver.cli.command import find_schema, furnished, is_later
+from tokenserver.cli.finding import INIT, Finding, Status
+from tokenserver.cli.users import has_active_manager
+from tokenserver.config import Settings
+
+if TYPE_CHECKING:
+    from tokenserver.rooms import Rooms
+
+SKEW_WARNING: Final = 1.0  # seconds
+SKEW_FAULT: Final = 10.0
+
+
+def database(settings: Settings) -> Iterator[Finding]:
+    from tokenserver.storage import schema
+
+    with furnished(settings) as rooms:
+        found, needed = find_schema(rooms), schema.head()
+        if found is None:
+            yield Finding("schema", "fault", "the database is not initialised", INIT)
+            return
+        yield Finding("database", "ok", "answers")
+        if is_later(found):
+            detail = f"revision {found} was made by a later version than this one"
+            yield Finding("schema", "warning", detail, "nothing, while versions are being exchanged")
+        elif found != needed:
+            detail = f"revision {found}, and this version needs {needed}"
+            yield Finding("schema", "fault", detail, "run `tokenserver db upgrade`")
+            return
+        else:
+            yield Finding("schema", "ok", f"revision {found}")
+        yield from _rows(rooms)
+        if rooms.database.engine.dialect.name != "sqlite":
+            yield _clock("database", lambda: _sql_time(rooms))
+
+
+def _rows(rooms: "Rooms") -> Iterator[Finding]:
+    from sqlalchemy import select
+
+    from tokenserver.access.models import Role
+    from tokenserver.access.permissions import BUILTIN_ROLES
+    from tokenserver.access.rights import Rights
+    from tokenserver.storage.feed import ServerState
+
+    state = rooms.database.read(lambda tx: tx.get(ServerState, 1))
+    roles = rooms.database.read(lambda tx: set(tx.scalars(select(Role.name))))
+    missing = sorted(BUILTIN_ROLES.keys() - roles)
+    if state is None or missing:
+        what = "the row of server_state" if state is None else "the roles " + ", ".join(missing)
+        yield Finding(
+            "initialised", "fault", f"{what} is missing" if state is None else f"{what} are missing", INIT
+        )
+    else:
+        yield Finding("initialised", "ok", "server state and built-in roles are there")
+    if rooms.database.read(has_active_manager):
+        yield Finding("admin", "ok", "somebody can manage roles")
+    elif rooms.database.read(Rights.managers):
+        yield Finding("admin", "fault", "who can manage roles is disabled", "run `tokenserver user enable USER`")
+    else:
+        yield Finding("admin", "fault", "nobody can manage roles", f"{INIT}: it makes an admin")
+
+
+def redis(settings: Settings) -> Iterator[Finding]:
+    from tokenserver.storage import redis_rules
+    from tokenserver.storage.embedded import attach_or_start
+    from tokenserver.storage.feed import STATE_KEY, ServerState
+
+    if settings.embedded_redis and not settings.data_dir.is_dir():
+        return  # there is nothing to start it on, as "data folder" says
+    present: AbstractContextManager[None] = attach_or_start(settings) if settings.embedded_redis else nullcontext()
+    with present, furnished(settings) as rooms:
+        store = rooms.store
+        for name, fault in (
+            ("redis version", redis_rules.version_fault(store)),
+            ("redis eviction", redis_rules.eviction_fault(store)),
+        ):
+            yield Finding(name, "fault", *fault) if fault else Finding(name, "ok", "as needed")
+        if store.info("persistence").get("aof_enabled"):
+            yield Finding("redis persistence", "ok", "append-only file is on")
+        else:
+            yield Finding(
+                "redis persistence",
+                "warning",
+                "the append-only file is off: a restart of Redis loses the newest refresh tokens",
+                "set `appendonly yes` in the configuration of Redis",
+            )
+        yield _clock("redis", lambda: _redis_time(store))
+        if find_schema(rooms) is None:
+            return
+        state = rooms.database.read(lambda tx: tx.get(ServerState, 1))
+        known = store.ask_unverified(lambda client: cast("str | None", client.hget(STATE_KEY, "epoch")))
+        if state is None or (known or "") == state.epoch:
+            yield Finding("redis epoch", "ok", "Redis is the one that the database knows")
+        else:
+            yield Finding(
+                "redis epoch",
+                "warning",
+                "Redis was emptied or replaced, or belongs to another deployment",
+                "the server writes it again from the database at its next request; if this stays, see that no "
+                "other deployment uses the same Redis database",
+            )
+
+
+def _clock(name: str, ask: Callable[[], float]) -> Finding:
+    before = time.time()
+    there = ask()
+    after = time.time()
+    # The question took a while: the clocks differ at least by this.
+    skew = max(0.0, before - there, there - after)
+    if skew <= SKEW_WARNING:
+        return Finding(f"clock of {name}", "ok", "agrees with this machine")
+    status: Status = "fault" if skew > SKEW_FAULT else "warning"
+    detail = f"differs from this machine by {skew:.1f} s"
+    return Finding(f"clock of {name}", status, detail, "let both machines set their clocks by NTP")
+
+
+def _sql_time(rooms: "Rooms") -> float:
+    query = "SELECT extract(epoch FROM clock_timestamp())"
+    return float(rooms.database.read(lambda tx: tx.connection().exec_driver_sql(query).scalar_one()))
+
+
+def _redis_time(store: Any) -> float:
+    seconds, microseconds = store.ask_unverified(lambda client: client.time())
+    return float(seconds) + float(microseconds) / 1e6

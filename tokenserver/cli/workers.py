@@ -1,0 +1,153 @@
+"""The worker processes of `serve`: their port, what they answer with, and how they end.
+
+The process of `serve` owns them and the embedded Redis, and answers no request itself.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from tokenserver.cli.command import sentence
+from tokenserver.config import Settings
+from tokenserver.errors import ConfigurationError, TokenserverError
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from granian.server.mp import MPServer
+
+PORT_PATIENCE: Final = 3.0  # seconds that workers of a server that was killed may take to end
+# That requests may take to finish; containers are killed 10 s after they were asked to end.
+DRAIN_SECONDS: Final = 8
+CONNECTIONS: Final = 512  # of each worker at a time; further ones wait in the kernel's queue
+# Until a request's head must be complete, and as long as a connection may idle. A balancer keeps its connections
+# idle for up to a minute and expects them to be there.
+HEAD_SECONDS: Final = {False: 20, True: 75}
+HEAD_BYTES: Final = 64 * 1024
+
+
+def address_of(settings: Settings) -> str:
+    """Of the host, an IPv4 one if there is a choice."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ConfigurationError("TOKENSERVER_HOST: there is no address of this name") from None
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def require_port(settings: Settings, address: str) -> None:
+    """The workers share the port among themselves, and would share it with another server of this user too."""
+    deadline = time.monotonic() + PORT_PATIENCE
+    while (fault := _port_fault(settings, address)) == errno.EADDRINUSE and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if fault == errno.EADDRINUSE:
+        raise ConfigurationError(
+            f"port {settings.port} of {settings.host} is taken by another program: stop it, or set TOKENSERVER_PORT"
+        )
+    if fault == errno.EACCES:
+        raise ConfigurationError(f"TOKENSERVER_PORT: this user may not listen on port {settings.port}")
+    if fault:
+        raise ConfigurationError(f"TOKENSERVER_HOST: {settings.host}: {os.strerror(fault)}")
+
+
+def _port_fault(settings: Settings, address: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, settings.port))
+            probe.listen(1)
+        except OSError as error:
+            return error.errno or errno.EIO
+    return 0
+
+
+def answer() -> "Flask":
+    """What a worker process answers with; runs there."""
+    from tokenserver.app import create_worker
+
+    try:
+        return create_worker()
+    except TokenserverError as error:
+        raise SystemExit(f"tokenserver: {sentence(error)}") from None
+
+
+def create(settings: Settings, address: str) -> "MPServer":
+    import multiprocessing
+
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
+    from granian.log import LogLevels
+    from granian.server.mp import MPServer
+
+    # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # A forked worker would share this process's locks, connections and lock on the data folder.
+    multiprocessing.set_start_method("spawn", force=True)
+    server = MPServer(
+        "tokenserver.app:create_worker",
+        address=address,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        workers=settings.workers,
+        blocking_threads=settings.threads,
+        backpressure=CONNECTIONS,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=HEAD_SECONDS[settings.trusted_proxies > 0] * 1000, max_buffer_size=HEAD_BYTES
+        ),
+        websockets=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=DRAIN_SECONDS,
+        log_level=LogLevels.debug if settings.log_level == "debug" else LogLevels.error,
+        log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},
+    )
+    # A worker that ended before it was told to isn't worth a word once everything is ending.
+    logging.getLogger("_granian").addFilter(lambda _record: not server.interrupt_signal)
+    return server
+
+
+def run(server: "MPServer") -> None:
+    try:
+        # Loaded by our own function: granian's would look into the working folder for modules first.
+        server.serve(target_loader=answer, wrap_loader=False)
+    except SystemExit:
+        if not server.interrupt_signal:
+            raise TokenserverError(
+                private="the workers end as soon as they start: what they said stands above"
+            ) from None
+
+
+@contextmanager
+def signals_as_sigterm() -> Iterator[None]:
+    """Ctrl-C, and the end of a terminal, reach all its processes at once. Here they ask for an orderly end; the
+    workers inherit that they are blocked, so that they end when they are told to, and Redis after them.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # it unblocks the signals when it starts, so let it be first
+    numbers = {signal.SIGINT, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        numbers = {signal.SIGINT}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the workers' server has its own
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    main_thread = threading.get_ident()
+
+    def forward() -> None:
+        while True:
+            signal.sigwait(numbers)
+            signal.pthread_kill(main_thread, signal.SIGTERM)
+
+    threading.Thread(target=forward, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        # Where nobody reaps, as in many containers, it would stay behind as a zombie.
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
