@@ -284,7 +284,7 @@ class Settings:
         issuer = urlsplit(self.issuer)
         if issuer.scheme != "https" and not is_loopback(issuer.hostname or ""):
             faults.append("TOKENSERVER_ISSUER must be https in production")
-        if self.embedded_database:
+        if self.sqlalchemy_url.startswith("sqlite"):
             faults.append("TOKENSERVER_DATABASE_URL must name a PostgreSQL or CockroachDB server in production")
         elif not self.allow_plaintext and not _sql_has_tls(self.database_url):
             faults.append(

@@ -84,7 +84,16 @@ class Rooms:
             revocation=revocation,
             issuing=Issuing(settings, keys),
         )
-        verifier = Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys, leeway=NODE_SKEW_SECONDS)
+        verifier, any_audience = (
+            Verifier(
+                issuer=settings.issuer,
+                audience=settings.audience,
+                keys=keys,
+                leeway=NODE_SKEW_SECONDS,
+                any_audience=every,
+            )
+            for every in (False, True)
+        )
         return cls(
             settings=settings,
             database=database,
@@ -103,6 +112,7 @@ class Rooms:
             pages=Pages(lambda: keys.secrets("cursor")),
             active_tokens=ActiveTokens(
                 verifier=verifier,
+                any_audience=any_audience,
                 feed=feed,
                 revocation=revocation,
                 clients=clients,

@@ -66,6 +66,7 @@ def test_token_that_is_expired_revoked_malformed_or_of_another_kind(api: Api, ro
         "issued in the future": forge(iat=now + 120),
         "revoked": gone,
         "of a user who is gone": forge(sub="00000000-0000-4000-8000-000000000000"),
+        "of a subject that is no user": forge(sub="x"),
         "of a client that is gone": forge(client_id="nobody"),
         "an ID token": forge("JWT"),
         "a logout token": forge("logout+jwt"),

@@ -167,7 +167,6 @@ def test_client_s_own_token(api: Api, confidential: tuple[str, str]):
     assert body["roles"] == []
 
 
-@pytest.mark.xfail(strict=True, reason="tokens for an audience of the client's own are not recognised")
 def test_token_for_a_resource_server_of_its_own(api: Api, rooms: Rooms):
     """Section 1: the protected resource that the token is for is who asks."""
     rooms.clients.create(

@@ -1,4 +1,4 @@
-"""RFC 9700, the best current practice, where it asks for more: rotation, reuse, ends of a chain, the password grant."""
+"""RFC 9700, where it asks for more than the others: rotation, reuse, the end of a chain, the password grant."""
 
 import time
 from collections.abc import Callable

@@ -19,6 +19,11 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).strip().casefold())
 
 
+def displayed(email: str) -> str:
+    """As typed, in the characters that mail can be sent to."""
+    return unicodedata.normalize("NFKC", email).strip()
+
+
 def is_username(key: str) -> bool:
     """`key`: a folded name."""
     return USERNAME.fullmatch(key) is not None

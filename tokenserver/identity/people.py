@@ -13,7 +13,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
 from tokenserver.errors import Conflict, FieldError, Invalid, NotFound
 from tokenserver.identity.models import User
-from tokenserver.identity.names import folded, is_email, is_username
+from tokenserver.identity.names import displayed, folded, is_email, is_username
 from tokenserver.identity.passwords import Passwords, weakness
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
@@ -101,7 +101,7 @@ class People:
             id=new_id(),
             username=folded(username),
             username_key=folded(username),
-            email=email.strip(),
+            email=displayed(email),
             email_key=folded(email),
             name=name,
             password_hash=self._passwords.hash(password),
@@ -125,7 +125,7 @@ class People:
         if changes.get("username"):
             user.username = user.username_key = folded(str(changes["username"]))
         if changes.get("email"):
-            user.email, user.email_key = str(changes["email"]).strip(), folded(str(changes["email"]))
+            user.email, user.email_key = displayed(str(changes["email"])), folded(str(changes["email"]))
         if "name" in changes:
             user.name = changes["name"]
         self._refuse_taken(tx, user)

@@ -18,10 +18,14 @@ from tokenserver.web.holder import Holder
 
 
 class ActiveTokens:
+    """`verifier` guards this server's own routes; `any_audience` reads tokens for other resources too, which the
+    issuer is asked about."""
+
     def __init__(
         self,
         *,
         verifier: Verifier,
+        any_audience: Verifier,
         feed: Feed,
         revocation: Revocation,
         clients: Clients,
@@ -29,6 +33,7 @@ class ActiveTokens:
         rights: Rights,
     ) -> None:
         self.verifier = verifier
+        self.any_audience = any_audience
         self._feed = feed
         self._revocation = revocation
         self._clients = clients

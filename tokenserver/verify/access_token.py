@@ -19,7 +19,8 @@ class Verifier:
 
     `leeway`: seconds by which clocks may differ. `check` is called with the claims of each token that passed all
     else and may raise, for instance InvalidToken for a revoked one. `accept_bound`: whether tokens bound to a key
-    (`cnf`) pass, which is safe only where the caller demands proof of that key.
+    (`cnf`) pass, which is safe only where the caller demands proof of that key. `any_audience`: for the issuer
+    itself, which is asked about tokens for every resource; a resource must never set it.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Verifier:
         leeway: float = 30,
         algorithms: Collection[str] = ALGORITHMS,
         accept_bound: bool = False,
+        any_audience: bool = False,
         check: Callable[[Claims], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -46,6 +48,7 @@ class Verifier:
         self._leeway = leeway
         self._algorithms = frozenset(algorithms)
         self._accept_bound = accept_bound
+        self._expected_audience = None if any_audience else audience
         self._check = check
         self._clock = clock
 
@@ -89,7 +92,7 @@ class Verifier:
         except ValueError as error:
             raise InvalidToken(f"payload: {error}") from None
         claims = read_claims(
-            decoded, issuer=self.issuer, audience=self.audience, now=self._clock(), leeway=self._leeway
+            decoded, issuer=self.issuer, audience=self._expected_audience, now=self._clock(), leeway=self._leeway
         )
         # RFC 8705 section 3, RFC 9449 section 7.2: a bound token without its proof may be a stolen one.
         if "cnf" in claims.raw and not self._accept_bound:

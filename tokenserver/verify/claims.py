@@ -40,7 +40,7 @@ class Claims:
             raise InsufficientScope(scopes)
 
 
-def read_claims(payload: bytes, *, issuer: str, audience: str, now: float, leeway: float) -> Claims:
+def read_claims(payload: bytes, *, issuer: str, audience: str | None, now: float, leeway: float) -> Claims:
     """InvalidToken unless `payload` holds the claims of a token by `issuer`, for `audience`, good `now`."""
     try:
         raw = json_object(payload)
@@ -51,7 +51,7 @@ def read_claims(payload: bytes, *, issuer: str, audience: str, now: float, leewa
         raise InvalidToken("iss is another issuer")
     aud = _audience(raw)
     # RFC 9068 section 4: the resource server itself must be named.
-    if audience not in aud:
+    if audience is not None and audience not in aud:
         raise InvalidToken("aud is another resource", description="The access token is for another resource.")
     exp, iat = _date(raw, "exp"), _date(raw, "iat")
     _check_times(raw, exp=exp, iat=iat, now=now, leeway=leeway)

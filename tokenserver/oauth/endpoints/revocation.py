@@ -47,7 +47,7 @@ def _revoke_family(server: Server, client: Client, token: str) -> None:
 
 def _revoke_access_token(server: Server, client: Client, token: str) -> None:
     try:
-        claims = server.active_tokens.verifier.verify(token)
+        claims = server.active_tokens.any_audience.verify(token)
     except InvalidToken:
         return
     _refuse_foreign(client, claims.client_id)
