@@ -29,7 +29,9 @@ from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
 from tokenserver.storage.redis_server import Program
 
-BACKENDS = ("sqlite", "postgresql")
+# A server of the reader's own, such as CockroachDB, for which no package carries one.
+EXTERNAL = os.environ.get("TOKENSERVER_TEST_DATABASE_URL", "")
+BACKENDS = ("sqlite", "postgresql", *(["external"] if EXTERNAL else []))
 PASSWORD = "correct horse 7 battery"
 ADMIN_PASSWORD = "first admin of the tests"
 
@@ -136,12 +138,15 @@ class Databases:
         self.redis_url = redis_url
         self._templates: dict[str, str] = {}
 
-    def _postgres_url(self, name: str) -> str:
-        before, _, query = self.postgres.partition("?")
+    def _server(self, backend: str) -> str:
+        return EXTERNAL if backend == "external" else self.postgres
+
+    def _url(self, backend: str, name: str) -> str:
+        before, _, query = self._server(backend).partition("?")
         return f"{before.rsplit('/', 1)[0]}/{name}?{query}"
 
-    def _admin(self, statement: str) -> None:
-        url = self.postgres.replace("postgresql://", "postgresql+psycopg2://")
+    def _admin(self, backend: str, statement: str) -> None:
+        url = Settings(database_url=self._server(backend)).sqlalchemy_url
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(statement)
@@ -151,24 +156,26 @@ class Databases:
         name = f"t{uuid.uuid4().hex[:12]}"
         if backend == "sqlite":
             return f"sqlite:///{self.folder}/{name}.sqlite"
-        self._admin(f'CREATE DATABASE "{name}"')
-        return self._postgres_url(name)
+        self._admin(backend, f'CREATE DATABASE "{name}"')
+        return self._url(backend, name)
 
     def fresh(self, backend: str) -> str:
-        if backend not in self._templates:
+        if backend not in self._templates or backend == "external":  # CockroachDB copies no databases
             url = self._templates[backend] = self.empty(backend)
             app = create_app(self.settings(url))
             list(first_start.prepare(rooms_of(app)))
             rooms_of(app).database.engine.dispose()
         template = self._templates[backend]
+        if backend == "external":
+            return template
         name = f"t{uuid.uuid4().hex[:12]}"
         if backend == "sqlite":
             path = f"{self.folder}/{name}.sqlite"
             shutil.copyfile(template.removeprefix("sqlite:///"), path)
             return f"sqlite:///{path}"
         source = template.partition("?")[0].rsplit("/", 1)[1]
-        self._admin(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
-        return self._postgres_url(name)
+        self._admin(backend, f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        return self._url(backend, name)
 
     def settings(self, url: str, **options: Any) -> Settings:
         defaults: dict[str, Any] = {
@@ -348,11 +355,11 @@ def queries() -> Callable[[Flask], Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    url = os.environ.get("TOKENSERVER_TEST_DATABASE_URL")
     terminalreporter.section("stores")
     terminalreporter.write_line("SQLite, PostgreSQL and Redis: real servers, all started by this run")
+    scheme = EXTERNAL.partition("://")[0]
     terminalreporter.write_line(
-        f"CockroachDB: {url.partition('://')[0]}"
-        if url
-        else "CockroachDB: not run; set TOKENSERVER_TEST_DATABASE_URL"
+        f"external: {scheme}, by TOKENSERVER_TEST_DATABASE_URL"
+        if EXTERNAL
+        else "CockroachDB: not run; TOKENSERVER_TEST_DATABASE_URL=cockroachdb://… adds it"
     )
