@@ -298,6 +298,8 @@ class TestLogout:
                 refused(api.refresh(token["refresh_token"]), 401, "invalid_refresh_token")
             refused(api.http.post("/auth/logout", headers=bearer(fresh["access_token"])), 401, "invalid_token")
         granted(there.me(other["access_token"]))
+        listed = granted(there.http.get("/users/me/sessions", headers=bearer(other["access_token"])))["items"]
+        assert [item["current"] for item in listed] == [True]
         granted(there.refresh(other["refresh_token"]))
         # A process that starts later knows it too.
         refused(api_of(apps()).me(fresh["access_token"]), 401, "invalid_token")

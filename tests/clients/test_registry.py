@@ -166,6 +166,12 @@ def test_deleted_client_and_its_tokens_are_dead_in_every_process_at_once(
         refused(api.token(None, **refresh), 401, "invalid_client")
         granted(api.me(other["access_token"]))
     # Who takes the id later doesn't inherit what the first one had.
+    machine = rooms.clients.create(client_id="machine", **MACHINE)
+    own = granted(client_token(here, "machine", machine[1]))["access_token"]
+    rooms.feed.change(lambda tx, change: rooms.clients.delete(tx, change, "machine"))
+    machine = rooms.clients.create(client_id="machine", **MACHINE)
+    for api in (there, here):
+        assert api.introspect(("machine", str(machine[1])), own).json == {"active": False}
     rooms.clients.create(client_id="app", grant_types=["password", "refresh_token"], **options)
     for api in (there, here):
         refused(api.me(tokens["access_token"]), 401, "invalid_token")

@@ -197,7 +197,8 @@ def test_scope_unknown_malformed_or_beyond_the_registration(api: Api, confidenti
     # A client has no profile of its own, and the user holds nothing of this.
     refused(api.token(confidential, grant_type="client_credentials", scope="openid"), 400, "invalid_scope")
     refused(api.token(confidential, **ANN, scope="users:read"), 400, "invalid_scope")
-    refused(api.token(None, **ANN, **FIRST_PARTY, scope="roles:write"), 400, "invalid_scope")
+    for scope in ("roles:write", "posts:create nope"):
+        refused(api.token(None, **ANN, **FIRST_PARTY, scope=scope), 400, "invalid_scope")
 
 
 def test_invalid_grant_has_one_text_whatever_was_wrong(api: Api, rooms: Rooms, confidential: tuple[str, str]):

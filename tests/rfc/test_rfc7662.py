@@ -10,7 +10,7 @@ from tests.answers import granted, refused
 from tests.conftest import PASSWORD, Api, bearer
 from tokenserver.identity.people import DISABLED
 from tokenserver.rooms import Rooms
-from tokenserver.tokens.access_token import sign_jwt
+from tokenserver.tokens.access_token import new_jti, sign_jwt
 
 ANN = {"grant_type": "password", "username": "ann", "password": PASSWORD}
 INACTIVE = {"active": False}
@@ -127,6 +127,9 @@ def test_disabled_user(api: Api, rooms: Rooms, confidential: tuple[str, str]):
     for kind in ("access_token", "refresh_token"):
         assert granted(api.introspect(confidential, tokens[kind])) == INACTIVE
     refused(api.me(tokens["access_token"]), 401, "invalid_token")
+    good = rooms.active_tokens.verifier.verify(tokens["access_token"]).raw
+    fresh = {**good, "jti": new_jti(int(time.time() * 1000) + 1000)}  # after the cutoff, if that could be
+    assert granted(api.introspect(confidential, sign_jwt(rooms.keys.signer("RS256"), "at+jwt", fresh))) == INACTIVE
     form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     refused(api.token(confidential, **form), 400, "invalid_grant")
     refused(api.token(confidential, **ANN), 400, "invalid_grant")
