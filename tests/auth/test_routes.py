@@ -309,3 +309,19 @@ class TestLogout:
         assert api.http.post("/auth/logout", headers=bearer(own)).status_code == 204
         refused(api.http.post("/auth/logout", headers=bearer(own)), 401, "invalid_token")
         granted(api.token(confidential, grant_type="client_credentials"))
+
+
+def test_failures_by_user_name_and_by_address_count_together(api: Api):
+    """E33: one bucket."""
+    api.register()
+    logins = ["ann", "ann@example.org", "ANN", "Ann@Example.ORG"]
+    answers = [api.http.post("/auth/login", json={"login": logins[i % 4], "password": "wrong"}) for i in range(24)]
+    assert [a.status_code for a in answers].count(401) <= 21
+    assert answers[-1].status_code == 429
+
+
+def test_no_content_names_no_content_type(api: Api):
+    tokens = api.signed_in()
+    response = api.http.post("/auth/logout", headers={"Authorization": f"Bearer {tokens['access_token']}"})
+    assert response.status_code == 204
+    assert "Content-Type" not in response.headers

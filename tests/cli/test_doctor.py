@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Deployment
 from tokenserver.cli import doctor, store_checks
 from tokenserver.cli.finding import Check
-from tokenserver.storage import redis as redis_store
+from tokenserver.storage import redis_rules
 
 
 class Finding(NamedTuple):
@@ -248,7 +248,7 @@ def test_a_redis_that_forgets(deployment: Deployment, own_redis: Any, policy: st
 
 
 def test_a_redis_that_is_too_old(deployment: Deployment, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(redis_store, "MIN_VERSION", (99, 0))
+    monkeypatch.setattr(redis_rules, "MIN_VERSION", (99, 0))
     finding = faulty(deployment)["redis version"]
     assert finding.detail.endswith("older than 99.0")
     assert finding.detail in deployment.run("init").line

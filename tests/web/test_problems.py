@@ -262,7 +262,8 @@ def away(databases: Databases, backend: str) -> Callable[[Rooms], None]:
             path.mkdir()
         else:
             name = url.partition("?")[0].rsplit("/", 1)[1]
-            databases._admin(f'DROP DATABASE "{name}" WITH (FORCE)')
+            force = "CASCADE" if url.startswith("cockroachdb") else "WITH (FORCE)"
+            databases._admin(backend, f'DROP DATABASE "{name}" {force}')
 
     return take
 

@@ -43,6 +43,7 @@ def blueprint(
     def register(body: dict[str, Any]) -> dict[str, Any]:
         if settings.registration != "open":
             raise Forbidden("Registration is closed.", code="registration_closed")
+        feed.sync()
         limits.take((REGISTRATIONS, network_of(current().address)))
         user = people.prepare(**body)
 

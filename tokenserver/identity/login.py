@@ -51,9 +51,11 @@ class Login:
         Raises TooManyRequests, Overloaded.
         """
         network = network_of(current().address)
-        counted = ((ACCOUNT_FAILURES, f"{network} {folded(login)}"), (NETWORK_FAILURES, network))
-        self._limits.take(*counted)
         user = self._people.find_by_login(login)
+        # One count for an account, whether it is called by its user name or by its e-mail address.
+        account = str(user.id) if user else folded(login)
+        counted = ((ACCOUNT_FAILURES, f"{network} {account}"), (NETWORK_FAILURES, network))
+        self._limits.take(*counted)
         if not self._passwords.verify(user.password_hash if user else None, password) or user is None:
             self._record_failure(user, Refusal.INVALID_CREDENTIALS)
             return Refusal.INVALID_CREDENTIALS

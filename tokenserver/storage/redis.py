@@ -15,7 +15,6 @@ from tokenserver.errors import ConfigurationError, StoreUnavailable
 
 T = TypeVar("T")
 TIMEOUT_SECONDS: Final = 1.0
-MIN_VERSION: Final = (6, 2)
 
 # Loading, a replica, memory full, persistence broken, not allowed in.
 AWAY: Final = (

@@ -3,8 +3,9 @@
 from typing import Final
 
 from tokenserver.errors import ConfigurationError
-from tokenserver.storage.redis import MIN_VERSION, RedisStore
+from tokenserver.storage.redis import RedisStore
 
+MIN_VERSION: Final = (6, 2)
 KEEPS: Final = "noeviction"
 
 Fault = tuple[str, str]  # what is wrong, what to do

@@ -22,4 +22,6 @@ def register(app: Flask, *, https: bool) -> None:
     def add(response: Response) -> Response:
         for name, value in headers.items():
             response.headers.setdefault(name, value)
+        if response.status_code == 204:
+            del response.headers["Content-Type"]  # there is no content that it could speak of
         return response
