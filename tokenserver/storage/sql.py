@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, Uuid, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Session as Transaction
@@ -119,13 +119,6 @@ class Database:
             except PoolTimeoutError as error:
                 raise StoreUnavailable("sql", "no free connection") from error
         raise AssertionError("unreachable")  # pragma: no cover
-
-    def is_available(self) -> bool:
-        try:
-            self.read(lambda tx: tx.connection().exec_driver_sql("SELECT 1"))
-        except (StoreUnavailable, SQLAlchemyError):
-            return False
-        return True
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

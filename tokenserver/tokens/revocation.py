@@ -11,8 +11,7 @@ import threading
 from typing import Final
 from uuid import UUID
 
-from tokenserver.storage.feed import Change, Entry, Feed, Kind, now_ms
-from tokenserver.storage.sql import Transaction
+from tokenserver.storage.feed import Entry, Feed, Kind, now_ms
 
 CUTOFFS: Final = frozenset({Kind.USER, Kind.CLIENT, Kind.SESSION, Kind.FAMILY, Kind.TOKEN, Kind.EVERYTHING})
 # These subjects never come back, so their end needs no comparison of clocks.
@@ -79,11 +78,3 @@ class Revocation:
             self._pruned_at = now
             oldest = now - self._feed.retention_ms
             self._cutoffs = {key: at for key, at in self._cutoffs.items() if at > oldest}
-
-    def deny_token(self, token_id: str) -> None:
-        """One access token, by its `jti`."""
-
-        def deny(_tx: Transaction, change: Change) -> None:
-            change.note(Kind.TOKEN, token_id)
-
-        self._feed.change(deny)

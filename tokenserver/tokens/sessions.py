@@ -221,11 +221,3 @@ class Sessions:
         if session_id is not None:
             query = query.where(Session.id == session_id)
         return list(tx.scalars(query))
-
-    def owner(self, session_id: UUID) -> UUID | None:
-        """Whose live session this is."""
-        return self._feed.database.read(
-            lambda tx: tx.scalar(
-                select(Session.user_id).where(Session.id == session_id, Session.ended_at.is_(None))
-            )
-        )
