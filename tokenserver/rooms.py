@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flask import Flask
 
 from tokenserver.access.rights import Rights
+from tokenserver.audit.chain import Chains
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
 from tokenserver.identity.login import Login
@@ -59,6 +60,7 @@ class Rooms:
     @classmethod
     def furnish(cls, app: Flask, settings: Settings) -> "Rooms":
         database = Database.of(app, settings)
+        database.info[Chains] = Chains()
         store = RedisStore(settings.redis_connection_url)
         keys = KeyRing(
             settings.keys_dir, jwks_max_age=settings.jwks_max_age, token_lifetime=settings.access_token_ttl

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy_cockroachdb.psycopg2 import CockroachDBDialect_psycopg2
 
+from tokenserver.posts import models as posts  # noqa: F401 - its table belongs to the schema
 from tokenserver.storage import schema
 from tokenserver.storage.sql import Base, Database
 

@@ -1,7 +1,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from tokenserver.storage.sql import Base, new_id
@@ -9,9 +9,12 @@ from tokenserver.storage.sql import Base, new_id
 
 class Role(Base):
     __tablename__ = "roles"
+    __table_args__ = (Index("uq_roles_name_key", "name_key", unique=True),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(String(64), unique=True)
+    # In lower case: two names that differ in case alone would be taken for each other.
+    name_key: Mapped[str | None] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(String(255), default="")
     builtin: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]

@@ -108,5 +108,14 @@ def create_builtin_roles(tx: Transaction) -> list[str]:
     for name in created:
         description, permissions = BUILTIN_ROLES[name]
         rows = [RolePermission(permission=permission) for permission in sorted(permissions)]
-        tx.add(Role(name=name, description=description, builtin=True, created_at=utc_now(), permissions=rows))
+        tx.add(
+            Role(
+                name=name,
+                name_key=name,
+                description=description,
+                builtin=True,
+                created_at=utc_now(),
+                permissions=rows,
+            )
+        )
     return created

@@ -1,11 +1,11 @@
-"""Recording an event: one row, in the caller's transaction."""
+"""Recording an event: one link of a chain, in the caller's transaction."""
 
 from typing import Any
 from uuid import UUID
 
+from tokenserver.audit.chain import append
 from tokenserver.audit.events import Event
-from tokenserver.audit.models import AuditEvent
-from tokenserver.storage.sql import Transaction, utc_now
+from tokenserver.storage.sql import Transaction, new_id, utc_now
 from tokenserver.web.request_context import current
 
 
@@ -20,17 +20,21 @@ def record(
 ) -> None:
     """`details`: what changed, before and after. Never a password, a secret, a token or a code."""
     context = current()
-    tx.add(
-        AuditEvent(
-            at=utc_now(),
-            event=event.value,
-            outcome=outcome,
-            reason=reason,
-            actor=context.actor,
-            client_id=context.client_id,
-            address=context.address,
-            request_id=context.request_id,
-            target=None if target is None else str(target),
-            details=details,
-        )
+    append(
+        tx,
+        {
+            "id": new_id(),
+            "at": utc_now(),
+            "event": event.value,
+            "outcome": outcome,
+            "reason": reason,
+            "actor": context.actor,
+            "client_id": context.client_id,
+            "address": context.address,
+            "request_id": context.request_id,
+            "method": context.method,
+            "path": context.path,
+            "target": None if target is None else str(target),
+            "details": details,
+        },
     )

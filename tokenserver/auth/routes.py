@@ -1,6 +1,6 @@
 from typing import Any, Final
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from tokenserver.access.permissions import USER
 from tokenserver.access.rights import Held, Rights
@@ -81,7 +81,8 @@ def blueprint(
 
     @routes.post("/logout")
     @requires()
-    def logout() -> Response:
+    @gives(None, 204)
+    def logout() -> None:
         session_id = current_holder().session_id
 
         def end(tx: Transaction, change: Change) -> None:
@@ -92,7 +93,6 @@ def blueprint(
                 sessions.end(tx, change, session_id=session_id, reason=EndReason.LOGOUT)
 
         feed.change(end)
-        return Response(status=204)
 
     return routes
 

@@ -1,4 +1,5 @@
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -19,6 +20,7 @@ class ClientRow(Base):
     response_types: Mapped[list[str]]
     scope: Mapped[str] = mapped_column(Text, default="")
     token_endpoint_auth_method: Mapped[str] = mapped_column(String(40))
+    jwks: Mapped[dict[str, Any] | None]
     audience: Mapped[list[str]]
     first_party: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]

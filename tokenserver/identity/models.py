@@ -1,14 +1,15 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import String
+from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.storage.sql import Base, new_id
 
 
 class User(Base):
-    """`username_key`, `email_key`: what is compared (`identity.names`); the others are what is shown."""
+    """`username_key`, `email_key`, `name_key`: what is compared and searched (`identity.names`); the others are what
+    is shown."""
 
     __tablename__ = "users"
 
@@ -18,6 +19,7 @@ class User(Base):
     email: Mapped[str] = mapped_column(String(254))
     email_key: Mapped[str] = mapped_column(String(254), unique=True)
     name: Mapped[str | None] = mapped_column(String(200))
+    name_key: Mapped[str | None] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(10), default="active")
     created_at: Mapped[datetime]

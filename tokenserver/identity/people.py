@@ -104,6 +104,7 @@ class People:
             email=displayed(email),
             email_key=folded(email),
             name=name,
+            name_key=folded(name) if name else None,
             password_hash=self._passwords.hash(password),
             status=ACTIVE,
             created_at=now,
@@ -128,6 +129,7 @@ class People:
             user.email, user.email_key = displayed(str(changes["email"])), folded(str(changes["email"]))
         if "name" in changes:
             user.name = changes["name"]
+            user.name_key = folded(user.name) if user.name else None
         self._refuse_taken(tx, user)
         if changes.get("password_hash"):
             user.password_hash = str(changes["password_hash"])

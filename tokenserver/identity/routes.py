@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from tokenserver.errors import FieldError, Forbidden, Invalid, NotFound
 from tokenserver.identity.login import Login, Proof, Refusal
@@ -20,8 +20,8 @@ from tokenserver.tokens.models import Session
 from tokenserver.tokens.sessions import EndReason, Sessions
 from tokenserver.verify.flask import requires
 from tokenserver.web.holder import current_holder, current_user_id
-from tokenserver.web.pagination import Pages
-from tokenserver.web.wire import gives, takes
+from tokenserver.web.pagination import PageQuerySchema, Pages
+from tokenserver.web.wire import gives, queries, refuses, takes
 
 
 class Rights(Protocol):
@@ -79,9 +79,10 @@ def blueprint(
 
     @routes.get("/sessions")
     @requires()
+    @queries(PageQuerySchema)
     @gives(SessionPageSchema)
-    def list_sessions() -> dict[str, Any]:
-        limit, position = pages.arguments("sessions")
+    def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
+        limit, position = query["limit"], pages.position("sessions", query)
         before = (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
         found = sessions.of_user(current_user_id(), limit=limit + 1, before=before)
         page = pages.page("sessions", found, limit, lambda row: [row[0].created_at.isoformat(), str(row[0].id)])
@@ -91,7 +92,9 @@ def blueprint(
 
     @routes.delete("/sessions/<uuid:session_id>")
     @requires()
-    def end_session(session_id: UUID) -> Response:
+    @gives(None, 204)
+    @refuses((404, "session_not_found"))
+    def end_session(session_id: UUID) -> None:
         user_id = current_user_id()
 
         def end(tx: Transaction, change: Change) -> None:
@@ -99,7 +102,6 @@ def blueprint(
                 raise NotFound("There is no such session.", code="session_not_found")
 
         feed.change(end)
-        return Response(status=204)
 
     return routes
 

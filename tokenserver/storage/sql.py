@@ -19,13 +19,14 @@ from sqlalchemy.orm import Session as Transaction
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 
-__all__ = ["Base", "Database", "Transaction", "db", "new_id", "utc_now"]
+__all__ = ["Base", "Database", "Transaction", "db", "new_id", "utc_now", "when_ended"]
 
 T = TypeVar("T")
 
 # 40001 serialization_failure: CockroachDB and PostgreSQL ask the client to retry; 40P01 deadlock_detected.
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
 MAX_TRIES: Final = 6
+_ENDED: Final = "when_ended"
 
 
 class Time(TypeDecorator[datetime]):
@@ -66,15 +67,21 @@ def new_id() -> UUID:
     return uuid4()
 
 
+def when_ended(tx: Transaction, callback: Callable[[bool | None], None]) -> None:
+    """Call it when the transaction is over: True committed, False rolled back, None a commit of unknown outcome."""
+    tx.info.setdefault(_ENDED, []).append(callback)
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class Database:
-    """Runs work in transactions on one engine."""
+    """Runs work in transactions on one engine. `info`: what each of them finds in its own `info`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.info: dict[Any, Any] = {}
         if engine.dialect.name == "sqlite":
             _prepare_sqlite(engine)
 
@@ -102,11 +109,7 @@ class Database:
     def _run(self, work: Callable[[Transaction], T], sqlite_begin: str) -> T:
         for attempt in range(1, MAX_TRIES + 1):
             try:
-                with Transaction(self.engine, expire_on_commit=False) as transaction:
-                    transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
-                    result = work(transaction)
-                    transaction.commit()
-                    return result
+                return self._once(work, sqlite_begin)
             except IntegrityError:
                 raise
             except DBAPIError as error:
@@ -119,6 +122,21 @@ class Database:
             except PoolTimeoutError as error:
                 raise StoreUnavailable("sql", "no free connection") from error
         raise AssertionError("unreachable")  # pragma: no cover
+
+    def _once(self, work: Callable[[Transaction], T], sqlite_begin: str) -> T:
+        committed: bool | None = False
+        with Transaction(self.engine, expire_on_commit=False, info=dict(self.info)) as transaction:
+            try:
+                transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
+                result = work(transaction)
+                transaction.flush()
+                committed = None  # from here until the commit has returned, nobody knows
+                transaction.commit()
+                committed = True
+                return result
+            finally:
+                for callback in transaction.info.get(_ENDED, ()):
+                    callback(committed)
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

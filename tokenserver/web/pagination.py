@@ -4,10 +4,10 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from flask import request
+from marshmallow import Schema, ValidationError, fields, validate
 
 from tokenserver.errors import FieldError, Invalid
 
@@ -17,30 +17,48 @@ MAX_LIMIT: Final = 100
 MAC_BYTES: Final = 16
 
 
+def _digits(text: str) -> int:
+    # int() takes signs, spaces, underscores and the digits of every script.
+    if not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise ValidationError(f"A whole number from 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+class Limit(fields.Integer):
+    """As it stands in a URL."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        del attr, data, kwargs
+        return _digits(str(value))
+
+
+class PageQuerySchema(Schema):
+    """The parameters of every list; lists with filters add theirs."""
+
+    limit = Limit(
+        load_default=DEFAULT_LIMIT,
+        validate=validate.Range(1, MAX_LIMIT, error=f"A whole number from 1 to {MAX_LIMIT}."),
+        metadata={"description": "How many items at most."},
+    )
+    cursor = fields.String(metadata={"description": "`next_cursor` of the page before."})
+
+
 class Pages:
     """`secrets`: the ring's MAC secrets for cursors, newest first."""
 
     def __init__(self, secrets: Callable[[], tuple[bytes, ...]]) -> None:
         self._secrets = secrets
 
-    def arguments(self, listing: str) -> tuple[int, list[Any] | None]:
-        """`limit` and what the cursor of this listing says. Raises Invalid."""
-        errors = [
-            FieldError(name, "Unknown parameter.") for name in request.args if name not in {"limit", "cursor"}
-        ]
-        text = request.args.get("limit", str(DEFAULT_LIMIT))
-        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
-        if not 1 <= limit <= MAX_LIMIT:
-            errors.append(FieldError("limit", f"A whole number from 1 to {MAX_LIMIT}."))
-        cursor = request.args.get("cursor")
-        position = None
-        if cursor is not None:
-            position = self._open(listing, cursor)
-            if position is None:
-                errors.append(FieldError("cursor", "Not a cursor of this list."))
-        if errors:
-            raise Invalid(errors)
-        return limit, position
+    def position(self, listing: str, query: Mapping[str, Any]) -> list[Any] | None:
+        """Where the page begins that a loaded query asks for. `listing`: the list and its filters, since a cursor
+        of one can't go on in another. Raises Invalid."""
+        cursor = query.get("cursor")
+        if cursor is None:
+            return None
+        position = self._open(listing, cursor)
+        if position is None:
+            raise Invalid([FieldError("cursor", "Not a cursor of this list.")])
+        return position
 
     def page(
         self, listing: str, found: Sequence[T], limit: int, position: Callable[[T], list[Any]]
@@ -51,8 +69,8 @@ class Pages:
         return {"items": items, "next_cursor": self._seal(listing, position(items[-1])) if more else None}
 
     def _seal(self, listing: str, position: list[Any]) -> str:
-        payload = json.dumps([listing, *position], separators=(",", ":")).encode()
-        return urlsafe_b64encode(_mac(self._secrets()[0], payload) + payload).rstrip(b"=").decode()
+        payload = json.dumps(position, separators=(",", ":")).encode()
+        return urlsafe_b64encode(_mac(self._secrets()[0], listing, payload) + payload).rstrip(b"=").decode()
 
     def _open(self, listing: str, cursor: str) -> list[Any] | None:
         try:
@@ -60,11 +78,12 @@ class Pages:
         except ValueError:
             return None
         mac, payload = raw[:MAC_BYTES], raw[MAC_BYTES:]
-        if not any(hmac.compare_digest(_mac(secret, payload), mac) for secret in self._secrets()):
+        if not any(hmac.compare_digest(_mac(secret, listing, payload), mac) for secret in self._secrets()):
             return None
-        name, *position = json.loads(payload)
-        return position if name == listing else None
+        position: list[Any] = json.loads(payload)
+        return position
 
 
-def _mac(secret: bytes, payload: bytes) -> bytes:
-    return hmac.digest(secret, payload, hashlib.sha256)[:MAC_BYTES]
+def _mac(secret: bytes, listing: str, payload: bytes) -> bytes:
+    message = listing.encode("utf-8", "surrogatepass") + b"\0" + payload
+    return hmac.digest(secret, message, hashlib.sha256)[:MAC_BYTES]

@@ -14,18 +14,23 @@ from flask import Flask, Response, request
 logger = logging.getLogger("tokenserver.request")
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
+CONVERTER: Final = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """`actor`: a user's or client's id, or the command line's "cli"; None for guests."""
+    """`actor`: a user's or client's id, or the command line's "cli"; None for guests. `path` without the query,
+    which may carry what must not be kept. `endpoint`: method and path template, as the API description has them."""
 
     request_id: str | None = None
     actor: str | None = None
     client_id: str | None = None
     address: str | None = None
     user_agent: str | None = None
+    method: str | None = None
+    path: str | None = None
+    endpoint: str | None = None
     started_at: float = field(default_factory=time.perf_counter)
 
 
@@ -58,6 +63,17 @@ def _printable(header: str) -> str:
     return "".join(c for c in header if c.isprintable())
 
 
+def _endpoint() -> str | None:
+    if request.url_rule is None:
+        return None
+    return f"{request.method} {path_template(request.url_rule.rule)}"
+
+
+def path_template(rule: str) -> str:
+    """`/users/<uuid:user_id>` as OpenAPI spells it: `/users/{user_id}`."""
+    return CONVERTER.sub(r"{\1}", rule)
+
+
 def register(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
@@ -67,6 +83,9 @@ def register(app: Flask) -> None:
                 request_id=given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex,
                 address=_address(request.remote_addr),
                 user_agent=_printable(request.headers.get("User-Agent", ""))[:255] or None,
+                method=request.method[:10],
+                path=_printable(request.path.encode("utf-8", "replace").decode())[:255],
+                endpoint=_endpoint(),
             )
         )
 

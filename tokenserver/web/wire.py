@@ -1,17 +1,37 @@
-"""JSON in and out: `@takes(schema)` and `@gives(schema, status)` around a view."""
+"""JSON in and out, as decorators that the API description is read off: `@takes` a body, `@queries` parameters,
+`@gives` an answer, `@refuses` with a documented error.
+
+Their order, top to bottom: requires, takes, queries, gives, refuses. A request is judged in that order too: who asks
+before what is asked.
+"""
 
 import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
-from flask import Response, json, request
+from flask import Response, g, json, request
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from tokenserver.errors import FieldError, Invalid
+from tokenserver.errors import FieldError, Invalid, PreconditionFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
+MAX_FIELD_ERRORS: Final = 20
+
+
+class Given(NamedTuple):
+    """What a view answers. `etag`: the answer names its version, which a later write may insist on."""
+
+    schema: type[Schema] | None
+    status: int
+    etag: bool
+
+
+class Refused(NamedTuple):
+    status: int
+    code: str
 
 
 def takes(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -28,22 +48,82 @@ def takes(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., T]
     return decorate
 
 
-def gives(schema: type[Schema], status: int = 200) -> Callable[[Callable[P, Any]], Callable[P, Response]]:
-    """Render what the view returns."""
+def queries(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Pass the validated parameters of the URL to the view as `query`. Answers 422, also for unknown ones."""
 
-    def decorate(view: Callable[P, Any]) -> Callable[P, Response]:
+    def decorate(view: Callable[..., T]) -> Callable[..., T]:
         @functools.wraps(view)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> Response:
-            return json_response(schema(unknown=EXCLUDE).dump(view(*args, **kwargs)), status)
+        def wrapper(*args: Any, **kwargs: Any) -> T:
+            return view(*args, query=read_query(schema()), **kwargs)
 
-        wrapper.__gives__ = (schema, status)  # type: ignore[attr-defined]
+        wrapper.__queries__ = schema  # type: ignore[attr-defined]
         return wrapper
 
     return decorate
 
 
+def gives(
+    schema: type[Schema] | None, status: int = 200, *, etag: bool = False
+) -> Callable[[Callable[P, Any]], Callable[P, Response]]:
+    """Render what the view returns; `None`: nothing, and nothing is rendered."""
+
+    def decorate(view: Callable[P, Any]) -> Callable[P, Response]:
+        @functools.wraps(view)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> Response:
+            if not g.get("query_read"):
+                read_query(Schema())  # takes none: `?dry_run=true` where there is none must not be a real run
+            result = view(*args, **kwargs)
+            if schema is None:
+                return Response(status=status)
+            body = _rendered(schema, result)
+            answer = Response(body, status, mimetype="application/json")
+            if etag:
+                answer.set_etag(_tag(body))
+            return answer
+
+        wrapper.__gives__ = Given(schema, status, etag)  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
+
+
+def refuses(*errors: tuple[int, str]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Name the errors, as (status, code), that are this view's own; those of the other decorators are known."""
+
+    def decorate(view: Callable[P, T]) -> Callable[P, T]:
+        view.__refuses__ = tuple(Refused(*each) for each in errors)  # type: ignore[attr-defined]
+        return view
+
+    return decorate
+
+
+# Versions (RFC 9110 section 13)
+
+
+def require_match(schema: type[Schema], result: Any) -> None:
+    """RFC 9110 section 13.1.1: with If-Match, write only over the version that the caller saw.
+
+    `result`: the resource as it is in the transaction that writes. Raises PreconditionFailed.
+    """
+    wanted = request.if_match
+    if "If-Match" in request.headers and not wanted.contains(_tag(_rendered(schema, result))):
+        raise PreconditionFailed
+
+
+def _tag(body: str) -> str:
+    """Strong: a change of any member makes another one."""
+    return sha256(body.encode()).hexdigest()[:32]
+
+
+def _rendered(schema: type[Schema], result: Any) -> str:
+    return json.dumps(schema(unknown=EXCLUDE).dump(result))
+
+
 def json_response(body: Any, status: int = 200) -> Response:
     return Response(json.dumps(body), status, mimetype="application/json")
+
+
+# Reading
 
 
 def body_bytes() -> bytes:
@@ -60,7 +140,7 @@ def read_body(schema: Schema) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
     try:
-        body = json.loads(body_bytes())
+        body = json.loads(body_bytes(), object_pairs_hook=_object)
         # Lone surrogates and NUL pass JSON and fail much later: in the hash, in PostgreSQL.
         json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
@@ -69,10 +149,35 @@ def read_body(schema: Schema) -> dict[str, Any]:
         raise BadRequest
     if _holds_nul(body):
         raise BadRequest
+    return _loaded(schema, body)
+
+
+def read_query(schema: Schema) -> dict[str, Any]:
+    """Every parameter once."""
+    g.query_read = True
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise Invalid([FieldError(_name(name), "Send it once.") for name in repeated[:MAX_FIELD_ERRORS]])
+    if any("\0" in value for value in request.args.values()):
+        raise BadRequest
+    return _loaded(schema, request.args.to_dict())
+
+
+def _loaded(schema: Schema, values: dict[str, Any]) -> dict[str, Any]:
     try:
-        return dict(schema.load(body, unknown=RAISE))
+        return dict(schema.load(values, unknown=RAISE))
     except ValidationError as error:
-        raise Invalid(list(_flatten(error.messages_dict))) from None
+        raise Invalid(list(_flatten(error.messages_dict))[:MAX_FIELD_ERRORS]) from None
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    # RFC 8259 section 4: names should be unique; which of two counts is anybody's guess, so neither does.
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError("a member twice")
+        members[name] = value
+    return members
 
 
 def _holds_nul(body: Any) -> bool:
@@ -95,9 +200,13 @@ def _flatten(messages: dict[Any, Any], prefix: str = "") -> list[FieldError]:
     """marshmallow nests its messages as the body is nested; `roles.0` names the first of `roles`."""
     found = []
     for key, value in messages.items():
-        field = f"{prefix}{key}"
+        field = _name(f"{prefix}{key}")
         if isinstance(value, dict):
             found += _flatten(value, f"{field}.")
         else:
             found += [FieldError(field, str(message)) for message in value]
     return found
+
+
+def _name(field: str) -> str:
+    return field[:100]

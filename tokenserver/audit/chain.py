@@ -1,0 +1,126 @@
+"""Hash chains over events: each event's hash covers its own content and the hash before it.
+
+A chain has one writer at a time, so that writers don't wait for each other: a transaction takes one that is free in
+its process, appends, and gives it back when it ends. A process starts chains of its own and never goes on with
+those of another, whose end it can't know.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+from tokenserver.audit.models import AuditEvent
+from tokenserver.storage.sql import Transaction, new_id, when_ended
+
+GENESIS: Final = bytes(32)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What an event's hash covers, in this order. `at`: microseconds since 1970."""
+
+    id: UUID
+    at: int
+    event: str
+    outcome: str
+    reason: str | None
+    actor: str | None
+    client_id: str | None
+    address: str | None
+    request_id: str | None
+    method: str | None
+    path: str | None
+    target: str | None
+    details: dict[str, Any]
+
+
+NAMES: Final = tuple(field.name for field in fields(Entry))
+
+
+def link_hash(before: bytes, chain: UUID, position: int, values: tuple[Any, ...]) -> bytes:
+    """SHA-256 over the hash before and, as compact JSON in UTF-8 with sorted members, the list
+    [chain, position, *values in the order of `Entry`]; ids as text. `details` holds no fractions, whose spelling a
+    database may change."""
+    text = json.dumps(
+        [str(chain), position, str(values[0]), *values[1:]],
+        separators=(",", ":"),
+        sort_keys=True,
+        ensure_ascii=False,
+    )
+    return sha256(before + text.encode()).digest()
+
+
+def microseconds(at: datetime) -> int:
+    passed = at - EPOCH
+    return (passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds
+
+
+@dataclass(slots=True)
+class _Chain:
+    id: UUID
+    position: int = 0
+    head: bytes = GENESIS
+
+
+class Writer:
+    """A chain in the hands of one transaction."""
+
+    def __init__(self, chain: _Chain) -> None:
+        self._chain = chain
+        self._position = chain.position
+        self._head = chain.head
+
+    def link(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Columns of an `AuditEvent` (`at` as datetime), completed by its place in the chain."""
+        self._position += 1
+        covered = tuple(microseconds(values["at"]) if name == "at" else values[name] for name in NAMES)
+        self._head = link_hash(self._head, self._chain.id, self._position, covered)
+        return values | {"chain": self._chain.id, "position": self._position, "hash": self._head}
+
+    def advance(self) -> None:
+        """What was appended is committed."""
+        self._chain.position, self._chain.head = self._position, self._head
+
+
+class Chains:
+    """The chains of this process; hung on every transaction as `tx.info[Chains]`."""
+
+    def __init__(self) -> None:
+        self._free: list[_Chain] = []  # its append and pop are atomic
+
+    def writer(self, tx: Transaction) -> Writer:
+        """The chain of this transaction, for as long as it lasts."""
+        writer: Writer | None = tx.info.get(Writer)
+        if writer is None:
+            chain = self._take()
+            writer = tx.info[Writer] = Writer(chain)
+            self._follow(tx, chain, writer)
+        return writer
+
+    def _take(self) -> _Chain:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _Chain(new_id())
+
+    def _follow(self, tx: Transaction, chain: _Chain, writer: Writer) -> None:
+        def ended(committed: bool | None) -> None:  # noqa: FBT001 - three outcomes
+            if committed:
+                writer.advance()
+            # A commit that failed may have succeeded: nobody knows where the chain ends, so it ends here.
+            if committed is not None:
+                self._free.append(chain)
+
+        when_ended(tx, ended)
+
+
+def append(tx: Transaction, values: dict[str, Any]) -> AuditEvent:
+    """Add one event to the log, in the caller's transaction. `values`: all columns but the chain's."""
+    chains: Chains = tx.info[Chains]
+    row = AuditEvent(**chains.writer(tx).link(values))
+    tx.add(row)
+    return row

@@ -1,0 +1,1 @@
+"""Posts: the sample of a protected resource, written as any other service would write its own."""
