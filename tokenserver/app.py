@@ -5,20 +5,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from flask import Flask, Response, g
+from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from tokenserver.access import routes as access_routes
+from tokenserver.admin import routes as admin_routes
 from tokenserver.auth import routes as auth_routes
 from tokenserver.background import Background, end_with_parent
+from tokenserver.clients import routes as client_routes
 from tokenserver.config import Settings
-from tokenserver.errors import Forbidden, StoreUnavailable
+from tokenserver.errors import StoreUnavailable
 from tokenserver.identity import routes as identity_routes
-from tokenserver.oauth import endpoints
+from tokenserver.identity import user_routes
+from tokenserver.oauth import denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.request import Server
+from tokenserver.posts import routes as post_routes
+from tokenserver.posts.models import author_of
 from tokenserver.rooms import Rooms
 from tokenserver.storage import redis_rules
-from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import Refusal
 from tokenserver.verify.flask import Guard
 from tokenserver.web import health, problems, request_context, security_headers
@@ -41,9 +46,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
     problems.register(app, tongues={"/oauth/": oauth_errors.render})
-    Guard(rooms.active_tokens.verifier, authorize=_authorize(rooms), on_error=_refused(settings.audience)).init_app(
-        app
+    denials.register(app, rooms.trail)
+    guard = Guard(
+        rooms.active_tokens.verifier, authorize=rooms.admission.admit, on_error=_refused(settings.audience)
     )
+    guard.init_app(app)
 
     app.register_blueprint(
         auth_routes.blueprint(
@@ -55,6 +62,28 @@ def create_app(settings: Settings | None = None) -> Flask:
             pipeline=rooms.pipeline,
             limits=rooms.limits,
         )
+    )
+    app.register_blueprint(
+        user_routes.blueprint(
+            feed=rooms.feed, people=rooms.people, rights=rooms.rights, sessions=rooms.sessions, pages=rooms.pages
+        )
+    )
+    app.register_blueprint(
+        access_routes.blueprint(
+            feed=rooms.feed,
+            rights=rooms.rights,
+            people=rooms.people,
+            sessions=rooms.sessions,
+            pages=rooms.pages,
+            owners={"posts": author_of},
+        )
+    )
+    app.register_blueprint(
+        client_routes.blueprint(feed=rooms.feed, clients=rooms.clients, sessions=rooms.sessions, pages=rooms.pages)
+    )
+    app.register_blueprint(post_routes.blueprint(database=rooms.database, people=rooms.people, pages=rooms.pages))
+    app.register_blueprint(
+        admin_routes.blueprint(feed=rooms.feed, trail=rooms.trail, keys=rooms.keys, pages=rooms.pages)
     )
     app.register_blueprint(
         identity_routes.blueprint(
@@ -103,21 +132,10 @@ def rooms_of(app: Flask) -> Rooms:
     return cast("Rooms", app.extensions["tokenserver"])
 
 
-def _authorize(rooms: Rooms) -> Callable[[Claims, tuple[str, ...]], None]:
-    def authorize(claims: Claims, permissions: tuple[str, ...]) -> None:
-        holder = g.holder = rooms.active_tokens.holder(claims)
-        context = request_context.current()
-        context.actor, context.client_id = holder.subject, holder.client_id
-        for permission in permissions:
-            if permission not in holder.permissions:
-                raise Forbidden("You don't hold the permission that this needs.", code="permission_denied")
-
-    return authorize
-
-
 def _refused(realm: str) -> Callable[[Refusal], Response]:
     def answer(refusal: Refusal) -> Response:
         failure = problems.failure_of(refusal)._replace(headers=refusal.headers(realm))
+        request_context.current().failure = failure
         return problems.render(failure, refusal)
 
     return answer

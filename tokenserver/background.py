@@ -33,7 +33,7 @@ class Background:
 
     def start(self) -> None:
         chores: tuple[tuple[Callable[[], object], float], ...] = (
-            (self._rooms.checkpoints.drain, DRAIN_SECONDS),
+            (self._drain, DRAIN_SECONDS),
             (self._reconcile, RECONCILE_SECONDS),
             (self._keys, KEYS_SECONDS),
             (self._purge, PURGE_SECONDS),
@@ -62,6 +62,12 @@ class Background:
             except Exception:
                 logger.exception("%s failed", name)
                 self._stopped.wait(5)
+
+    def _drain(self) -> None:
+        """Two streams; a lease keeps it to one process, though more would do no harm."""
+        self._rooms.checkpoints.drain()
+        if self._rooms.checkpoints.leading:
+            self._rooms.trail.drain()
 
     def _reconcile(self) -> None:
         """What was committed since the last time; everything, after a failure and when this process begins to

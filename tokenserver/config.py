@@ -213,6 +213,17 @@ class Settings:
     jwks_max_age: int = _option(
         300, _duration(10, 86400), "How long verifiers may cache the JWKS; a new key waits so long unused."
     )
+    audit_access: str = _option(
+        "all",
+        _one_of("all", "denied"),
+        "Which decisions about access the log keeps: all, or only denials. The statistics count all.",
+    )
+    audit_retention: int = _option(
+        365 * 86400,
+        _duration(0, 3650 * 86400),
+        "Events older than this are deleted, with a signed note that keeps the rest provable. 0: never.",
+        shown="`365d`",
+    )
     key_rotation_interval: int = _option(
         90 * 86400,
         _duration(0, 3650 * 86400),

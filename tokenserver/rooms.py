@@ -10,6 +10,7 @@ from flask import Flask
 
 from tokenserver.access.rights import Rights
 from tokenserver.audit.chain import Chains
+from tokenserver.audit.trail import Trail
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
 from tokenserver.identity.login import Login
@@ -17,6 +18,7 @@ from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
+from tokenserver.oauth.admission import Admission
 from tokenserver.oauth.grants.request import Collaborators
 from tokenserver.oauth.issuing import Issuing
 from tokenserver.oauth.pipeline import Pipeline
@@ -53,6 +55,8 @@ class Rooms:
     login: Login
     limits: RateLimits
     pages: Pages
+    trail: Trail
+    admission: Admission
     active_tokens: ActiveTokens
     collaborators: Collaborators
     pipeline: Pipeline
@@ -71,7 +75,8 @@ class Rooms:
         limits = RateLimits(store, enabled=settings.rate_limits)
         passwords = Passwords(slots=max(1, (os.cpu_count() or 1) // settings.workers), queue=settings.threads // 2)
         people = People(feed, passwords)
-        login = Login(feed, people, passwords, limits)
+        trail = Trail(feed, keep_allowed=settings.audit_access == "all")
+        login = Login(feed, people, passwords, limits, trail)
         rights = Rights(feed)
         clients = Clients(feed, scope.KNOWN)
         sessions = Sessions(feed, lifetime=settings.refresh_token_ttl, idle_lifetime=settings.refresh_idle_ttl)
@@ -85,6 +90,7 @@ class Rooms:
             refresh_tokens=refresh_tokens,
             revocation=revocation,
             issuing=Issuing(settings, keys),
+            trail=trail,
         )
         verifier, any_audience = (
             Verifier(
@@ -95,6 +101,15 @@ class Rooms:
                 any_audience=every,
             )
             for every in (False, True)
+        )
+        active_tokens = ActiveTokens(
+            verifier=verifier,
+            any_audience=any_audience,
+            feed=feed,
+            revocation=revocation,
+            clients=clients,
+            people=people,
+            rights=rights,
         )
         return cls(
             settings=settings,
@@ -112,15 +127,9 @@ class Rooms:
             login=login,
             limits=limits,
             pages=Pages(lambda: keys.secrets("cursor")),
-            active_tokens=ActiveTokens(
-                verifier=verifier,
-                any_audience=any_audience,
-                feed=feed,
-                revocation=revocation,
-                clients=clients,
-                people=people,
-                rights=rights,
-            ),
+            trail=trail,
+            admission=Admission(feed, active_tokens, trail),
+            active_tokens=active_tokens,
             collaborators=collaborators,
             pipeline=Pipeline(clients, collaborators),
         )

@@ -219,7 +219,8 @@ class TestReuse:
         age(rooms, tokens["refresh_token"], ms=11_000)
         family_id, generation = rooms.refresh_tokens.parse(tokens["refresh_token"])
         family = rooms.refresh_tokens.find(family_id)
-        assert rooms.refresh_tokens.spend(family, generation, rooms.feed.known()).outcome is Outcome.REUSED
+        spent = rooms.refresh_tokens.spend(family, generation, rooms.feed.known(), "[]")
+        assert spent.outcome is Outcome.REUSED
         assert api.me(tokens["access_token"]).status_code == 200  # not yet
         assert rooms.checkpoints.drain() > 0
         assert api.me(tokens["access_token"]).status_code == 401

@@ -1,7 +1,8 @@
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, Uuid, column, table
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from tokenserver.storage.sql import Base, new_id
@@ -38,3 +39,8 @@ class RoleAssignment(Base):
     role_id: Mapped[UUID] = mapped_column(ForeignKey("roles.id", ondelete="RESTRICT"), primary_key=True, index=True)
     granted_by: Mapped[str] = mapped_column(String(255))
     granted_at: Mapped[datetime]
+
+
+# Of `identity`, which this room doesn't know: as much as is needed to tell who counts.
+USERS: Final = table("users", column("id", Uuid()), column("username", String()), column("status", String()))
+ACTIVE: Final = "active"

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from tokenserver.audit.events import Event
-from tokenserver.audit.record import record
+from tokenserver.audit.trail import Trail
 from tokenserver.identity.models import User
 from tokenserver.identity.names import folded
 from tokenserver.identity.passwords import Passwords
@@ -39,11 +39,12 @@ class Proof:
 
 
 class Login:
-    def __init__(self, feed: Feed, people: People, passwords: Passwords, limits: RateLimits) -> None:
+    def __init__(self, feed: Feed, people: People, passwords: Passwords, limits: RateLimits, trail: Trail) -> None:
         self._feed = feed
         self._people = people
         self._passwords = passwords
         self._limits = limits
+        self._trail = trail
 
     def authenticate(self, login: str, password: str) -> Proof | Refusal:
         """`login`: user name or e-mail address. A disabled account is only told to who knows its password.
@@ -70,9 +71,8 @@ class Login:
     def _record_failure(self, user: User | None, refusal: Refusal) -> None:
         # What was typed is not recorded: people type passwords into the wrong field.
         target = user.id if user else None
-        self._feed.database.write(
-            lambda tx: record(tx, Event.LOGIN_FAILED, target=target, reason=refusal.value, outcome="denied")
-        )
+        event = self._trail.describe(Event.LOGIN_FAILED, outcome="denied", reason=refusal.value, target=target)
+        current().events.append(event)
 
     def _rehash(self, user: User, password: str) -> User:
         """Stronger parameters take hold at the next sign-in, which has the password."""

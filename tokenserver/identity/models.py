@@ -8,8 +8,8 @@ from tokenserver.storage.sql import Base, new_id
 
 
 class User(Base):
-    """`username_key`, `email_key`, `name_key`: what is compared and searched (`identity.names`); the others are what
-    is shown."""
+    """`username_key`, `email_key`, `name_key`: what is compared and searched (`identity.names`); the others are
+    what is shown."""
 
     __tablename__ = "users"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from tokenserver.clients.registry import Client
@@ -28,6 +28,13 @@ class UserContext:
     amr: Sequence[str]
 
 
+class Issued(NamedTuple):
+    """`response`: RFC 6749 section 5.1, still without a refresh token."""
+
+    response: dict[str, Any]
+    roles_omitted: bool = False
+
+
 class Issuing:
     def __init__(self, settings: Settings, keys: Signers) -> None:
         self._settings = settings
@@ -36,12 +43,10 @@ class Issuing:
     def audience_of(self, client: Client) -> tuple[str, ...]:
         return client.audience or (self._settings.audience,)
 
-    def for_user(
-        self, client: Client, user: UserContext, scope: Iterable[str], audience: Sequence[str]
-    ) -> dict[str, Any]:
+    def for_user(self, client: Client, user: UserContext, scope: Iterable[str], audience: Sequence[str]) -> Issued:
         granted = frozenset(scope)
         signer = self._keys.signer(self._settings.signing_alg)
-        token = access_token.mint(
+        minted = access_token.mint(
             signer,
             issuer=self._settings.issuer,
             subject=str(user.user_id),
@@ -55,7 +60,7 @@ class Issuing:
             authenticated_at=user.authenticated_at,
             amr=user.amr,
         )
-        response = self._response(token, granted)
+        response = self._response(minted.token, granted)
         if "openid" in granted:
             response["id_token"] = id_token.mint(
                 signer,
@@ -66,13 +71,13 @@ class Issuing:
                 session_id=user.session_id,
                 authenticated_at=user.authenticated_at,
                 amr=user.amr,
-                access_token=token,
+                access_token=minted.token,
             )
-        return response
+        return Issued(response, minted.roles_omitted)
 
-    def for_client(self, client: Client, scope: Iterable[str]) -> dict[str, Any]:
+    def for_client(self, client: Client, scope: Iterable[str]) -> Issued:
         granted = frozenset(scope)
-        token = access_token.mint(
+        minted = access_token.mint(
             self._keys.signer(self._settings.signing_alg),
             issuer=self._settings.issuer,
             # RFC 9068 section 2.2: the client itself is the subject
@@ -82,7 +87,7 @@ class Issuing:
             scope=scopes.to_text(granted),
             lifetime=self._settings.access_token_ttl,
         )
-        return self._response(token, granted)
+        return Issued(self._response(minted.token, granted))
 
     def _response(self, token: str, granted: frozenset[str]) -> dict[str, Any]:
         return {

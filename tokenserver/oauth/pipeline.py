@@ -22,9 +22,11 @@ class Pipeline:
     def token(self, request: TokenRequest) -> dict[str, Any]:
         """The token response (RFC 6749 section 5.1). Raises OAuthError, Unavailable."""
         # 1. shape: a grant_type that is there and known
-        grant = GRANTS.get(request.need("grant_type"))
+        grant_type = request.need("grant_type")
+        grant = GRANTS.get(grant_type)
         if grant is None:
             raise UnsupportedGrantType
+        current().grant_type = grant_type
         return self._on_current_knowledge(grant, request)
 
     def first_party(self, grant_type: str, request: TokenRequest) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, Text
+from sqlalchemy import ForeignKey, Index, String, Text, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tokenserver.storage.sql import Base, new_id
+from tokenserver.storage.sql import Base, Transaction, new_id
 
 
 class Post(Base):
@@ -20,3 +20,8 @@ class Post(Base):
     body: Mapped[str] = mapped_column(Text)
     public: Mapped[bool]
     created_at: Mapped[datetime]
+
+
+def author_of(tx: Transaction, post_id: UUID) -> UUID | None:
+    """Who owns a post, for explanations of what may be done with it."""
+    return tx.scalar(select(Post.author_id).where(Post.id == post_id))

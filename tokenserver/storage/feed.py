@@ -184,6 +184,11 @@ class Feed:
         """Epoch and position: what this process knows the state of things by."""
         return self.epoch, self.position
 
+    def confirm(self, known: tuple[str, str]) -> None:
+        """A script has just found the feed where `known` says."""
+        if known == self.known():
+            self._synced_at = time.monotonic()
+
     def sync(self) -> None:
         """Apply what has happened since the last call: one round trip when nothing has.
 

@@ -5,10 +5,12 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 TYP: Final = "at+jwt"  # RFC 9068 section 2.1
+# Of 4 KiB for the whole token, what is left beside the signature by a key of 4096 bits.
+BUDGET: Final = 4096 - 684
 
 
 class Signer(Protocol):
@@ -17,6 +19,11 @@ class Signer(Protocol):
     @property
     def alg(self) -> str: ...
     def sign(self, signing_input: bytes) -> bytes: ...
+
+
+class Minted(NamedTuple):
+    token: str
+    roles_omitted: bool
 
 
 def mint(
@@ -33,8 +40,11 @@ def mint(
     family_id: UUID | None = None,
     authenticated_at: int | None = None,
     amr: Sequence[str] = (),
-) -> str:
-    """A signed token (RFC 9068 section 2.2) of `lifetime` s. `family_id` goes into the private claim `fam`."""
+) -> Minted:
+    """A signed token (RFC 9068 section 2.2) of `lifetime` s. `family_id` goes into the private claim `fam`.
+
+    Roles that would make it longer than 4 KiB are left out, and the claim `roles_omitted` says so.
+    """
     issued_at_ms = time.time_ns() // 1_000_000
     issued_at = issued_at_ms // 1000
     claims: dict[str, Any] = {
@@ -54,14 +64,26 @@ def mint(
         claims["fam"] = str(family_id)
     if authenticated_at is not None:
         claims |= {"auth_time": authenticated_at, "acr": acr_of(amr), "amr": list(amr)}
-    return sign_jwt(signer, TYP, claims)
+    signing_input = _signing_input(signer, TYP, claims)
+    too_long = bool(roles) and len(signing_input) > BUDGET
+    if too_long:
+        # Proxies refuse headers of more than some KiB (HTTP 431). Introspection tells the roles.
+        signing_input = _signing_input(signer, TYP, claims | {"roles": [], "roles_omitted": True})
+    return Minted(_signed(signer, signing_input), too_long)
 
 
 def sign_jwt(signer: Signer, typ: str, claims: Mapping[str, Any]) -> str:
-    header = {"typ": typ, "alg": signer.alg, "kid": signer.kid}
-    signing_input = f"{_segment(header)}.{_segment(claims)}"
+    return _signed(signer, _signing_input(signer, typ, claims))
+
+
+def _signed(signer: Signer, signing_input: str) -> str:
     signature = urlsafe_b64encode(signer.sign(signing_input.encode("ascii"))).rstrip(b"=").decode("ascii")
     return f"{signing_input}.{signature}"
+
+
+def _signing_input(signer: Signer, typ: str, claims: Mapping[str, Any]) -> str:
+    header = {"typ": typ, "alg": signer.alg, "kid": signer.kid}
+    return f"{_segment(header)}.{_segment(claims)}"
 
 
 def acr_of(amr: Sequence[str]) -> str:

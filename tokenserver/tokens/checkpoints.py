@@ -29,16 +29,18 @@ class Checkpoints:
         self._store = feed.store
         self._sessions = sessions
         self._name = secrets.token_hex(8)
+        self.leading = False  # as of the last question
 
     def leads(self) -> bool:
         """Whether this process drains, and does the other chores that one process is enough for."""
         if not self._feed.epoch:
             self._feed.sync()
+        self.leading = False
         try:
-            return bool(self._store.run_script("lease", [LEASE_KEY], [self._name, LEASE_MS]))
+            self.leading = bool(self._store.run_script("lease", [LEASE_KEY], [self._name, LEASE_MS]))
         except RedisReplaced:
             self._feed.sync()
-            return False
+        return self.leading
 
     def drain(self) -> int:
         """How many rotations were carried. Raises StoreUnavailable."""

@@ -48,7 +48,7 @@ class Lifecycle:
         before = draft.entries
         if not emergency:
             for alg in algs:
-                self._check_successor(draft, alg)
+                draft.check(self.successor(draft.entries, alg))
         states: tuple[NewState, ...] = ("active", "next") if emergency else ("next",)
         fresh = [(draft.create(alg), alg, state) for alg in algs for state in states]
         now = self._clock()  # making keys took a while
@@ -80,8 +80,9 @@ class Lifecycle:
         # Until then a verifier may hold a JWKS without the key. A secret has to reach our own processes alone.
         return entry.published_at + SKEW + (0 if entry.alg == SECRET else self._jwks_max_age)
 
-    def _check_successor(self, draft: Draft, alg: str) -> None:
-        entry = find_entry(draft.entries, alg, "next")
+    def successor(self, entries: Entries, alg: str) -> Entry:
+        """The next key. Raises Conflict `no_next_key`, `next_key_too_young`."""
+        entry = find_entry(entries, alg, "next")
         if entry is None:
             raise Conflict("There is no next key; `tokenserver init` creates it.", code="no_next_key")
         if self._clock() < self._ready_at(entry):
@@ -90,7 +91,7 @@ class Lifecycle:
                 f"Verifiers may not know the next key yet. It is ready at {ready}; --emergency overrides this."
             )
             raise Conflict(sentence, code="next_key_too_young")
-        draft.check(entry)
+        return entry
 
 
 def _new(kid: str, alg: str, state: NewState, now: float) -> Entry:

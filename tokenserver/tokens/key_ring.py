@@ -114,6 +114,12 @@ class KeyRing:
 
         return self._change(rotate)
 
+    def check_rotation(self) -> None:
+        """Raises what `rotate` would raise now."""
+        entries, _ = self._files.read()
+        for alg in algorithms(entries):
+            self._files.load(self._lifecycle.successor(entries, alg))
+
     def rotate_if_due(self, interval: int) -> Rotation | None:
         """Rotates the keys that were active for `interval` seconds (0: never) and have a successor that is ready.
 

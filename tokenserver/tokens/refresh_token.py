@@ -17,7 +17,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from tokenserver.errors import StoreUnavailable
+from tokenserver.audit.trail import EVENTS_KEY, FULL, LOG_FULL
+from tokenserver.errors import Overloaded, StoreUnavailable
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import STATE_KEY, Feed, family_key, now_ms
 from tokenserver.storage.redis import RedisReplaced
@@ -189,8 +190,9 @@ class RefreshTokens:
 
     # Rotation
 
-    def spend(self, family: Family, generation: int, known: tuple[str, str]) -> Spent:
-        """Consume a generation. The caller has minted already: nothing may fail after this.
+    def spend(self, family: Family, generation: int, known: tuple[str, str], event: str) -> Spent:
+        """Consume a generation. The caller has minted already: nothing may fail after this. `event`: of the token
+        that goes out with the successor, put into the event stream by the same script.
 
         `known`: `Feed.known` from before the caller's checks. STALE: the feed has moved since; sync, check again,
         and call again. REUSED: end the family in SQL.
@@ -201,12 +203,14 @@ class RefreshTokens:
             try:
                 reply = self._store.run_script(
                     "rotate",
-                    [family_key(family.id), STATE_KEY, ROTATIONS_KEY],
-                    [*known, generation, self._grace_ms, family.id.hex, int(merged)],
+                    [family_key(family.id), STATE_KEY, ROTATIONS_KEY, EVENTS_KEY],
+                    [*known, generation, self._grace_ms, family.id.hex, int(merged), event, FULL],
                 )
             except RedisReplaced:
                 return Spent(Outcome.STALE)
             outcome, live = cast("tuple[str, int]", reply)
+            if outcome == "full":
+                raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
             if outcome not in {"unverified", "ahead"}:
                 break
             # Redis lost this family or some of its rotations: SQL's checkpoint joins in, once.

@@ -21,8 +21,9 @@ FORM: Final = "application/x-www-form-urlencoded"
 class Guard:
     """What `requires` and `optional` ask, one per application.
 
-    `authorize` gets the claims and the scopes of the view, after the token's scope was found to cover them, and may
-    raise. `on_error` answers a refusal in the application's own words, in place of RFC 6750's.
+    `authorize` gets the claims and the scopes of the view and may raise; whether the token's scope covers them is
+    checked after it, so that a token that it finds dead is answered with 401. `on_error` answers a refusal in the
+    application's own words, in place of RFC 6750's.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class Guard:
     def admit(self, scopes: tuple[str, ...]) -> Claims:
         """The claims of this request's token, or the refusal of this request."""
         claims = self.verifier.verify(_token())
-        claims.require(*scopes)
         if self.authorize is not None:
             self.authorize(claims, scopes)
+        claims.require(*scopes)
         return claims
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from flask import g
 
 from tokenserver.errors import Forbidden
+from tokenserver.web.request_context import current
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,15 @@ class Holder:
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions and permission in self.scope
+
+
+def demand(permission: str) -> None:
+    """Behind `@requires()`, for what depends on the resource. Raises Forbidden `permission_denied`."""
+    context = current()
+    context.demanded += (permission,)
+    if not current_holder().may(permission):
+        raise Forbidden("You don't hold the permission that this needs.", code="permission_denied")
+    context.allowed += (permission,)
 
 
 def current_holder() -> Holder:

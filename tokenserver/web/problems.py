@@ -32,12 +32,13 @@ STATUS: Final[tuple[tuple[type[errors.TokenserverError], int], ...]] = (
 
 
 class Failure(NamedTuple):
-    """Any error, as each tongue needs it. `detail`: a fixed sentence."""
+    """Any error, as each tongue needs it. `detail`: a fixed sentence. `private`: for the log alone."""
 
     status: int
     code: str
     detail: str
     headers: Mapping[str, str] = {}
+    private: str = ""
     fields: tuple[errors.FieldError, ...] = ()
 
 
@@ -48,7 +49,13 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, errors.TokenserverError):
         return _known(error)
     if isinstance(error, Refusal):
-        return Failure(error.status, error.error or "authentication_required", error.description, error.headers())
+        return Failure(
+            error.status,
+            error.error or "authentication_required",
+            error.description,
+            error.headers(),
+            error.private,
+        )
     if isinstance(error, HTTPException) and error.code is not None and error.code >= 400:
         status = HTTPStatus(error.code)
         headers = {k: v for k, v in error.get_headers() if k in {"Allow", "Retry-After"}}
@@ -83,7 +90,7 @@ def _known(error: errors.TokenserverError) -> Failure:
     if status == 500:
         return Failure(500, "internal_error", errors.TokenserverError.public)
     fields = tuple(error.errors) if isinstance(error, errors.Invalid) else ()
-    return Failure(status, error.code, error.public, headers, fields)
+    return Failure(status, error.code, error.public, headers, error.private, fields)
 
 
 def render(failure: Failure, _error: Exception) -> Response:
@@ -107,15 +114,14 @@ def register(app: Flask, tongues: Mapping[str, Renderer]) -> None:
 
     @app.errorhandler(Exception)
     def answer(error: Exception) -> Response:
-        failure = failure_of(error)
+        failure = current().failure = failure_of(error)
         if failure.status >= 500:
-            private = getattr(error, "private", "")
             unknown = failure.status == 500
             logger.log(
                 logging.ERROR if unknown else logging.WARNING,
                 "%s %s id=%s",
                 failure.code,
-                private,
+                failure.private,
                 current().request_id,
                 exc_info=error if unknown else None,
             )

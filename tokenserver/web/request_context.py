@@ -21,7 +21,11 @@ ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 @dataclass(slots=True)
 class RequestContext:
     """`actor`: a user's or client's id, or the command line's "cli"; None for guests. `path` without the query,
-    which may carry what must not be kept. `endpoint`: method and path template, as the API description has them."""
+    which may carry what must not be kept. `endpoint`: method and path template, as the API description has them.
+
+    `demanded`: the permissions that the request was found to need. `allowed`: those that were granted and `events`:
+    what happened, that are not yet in the log. `failure`: what the request is refused for.
+    """
 
     request_id: str | None = None
     actor: str | None = None
@@ -31,6 +35,11 @@ class RequestContext:
     method: str | None = None
     path: str | None = None
     endpoint: str | None = None
+    demanded: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    grant_type: str | None = None
+    events: list[str] = field(default_factory=list)
+    failure: object = None
     started_at: float = field(default_factory=time.perf_counter)
 
 

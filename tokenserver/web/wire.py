@@ -1,8 +1,8 @@
 """JSON in and out, as decorators that the API description is read off: `@takes` a body, `@queries` parameters,
 `@gives` an answer, `@refuses` with a documented error.
 
-Their order, top to bottom: requires, takes, queries, gives, refuses. A request is judged in that order too: who asks
-before what is asked.
+Their order, top to bottom: requires, takes, queries, gives, refuses. A request is judged in that order too: who
+asks before what is asked.
 """
 
 import functools

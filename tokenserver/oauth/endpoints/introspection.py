@@ -32,12 +32,15 @@ def view(server: Server) -> Response:
 def _access_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:
     try:
         claims = server.active_tokens.any_audience.verify(token)
-        server.active_tokens.holder(claims)
+        holder = server.active_tokens.holder(claims)
     except InvalidToken:
         return None
     if not _may_see(server, caller, claims.client_id, claims.aud):
         return None
-    return {"active": True, "token_type": "Bearer"} | {k: claims.raw[k] for k in CLAIMS if k in claims.raw}
+    shown = {k: claims.raw[k] for k in CLAIMS if k in claims.raw}
+    if claims.raw.get("roles_omitted"):
+        shown["roles"] = list(holder.roles)
+    return {"active": True, "token_type": "Bearer"} | shown
 
 
 def _refresh_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:

@@ -23,7 +23,9 @@ class Grant:
 
 
 GRANTS: Final[Mapping[str, Grant]] = {
-    "client_credentials": Grant(client_credentials.grant, frozenset({"scope"}), confidential=True),
+    "client_credentials": Grant(
+        client_credentials.grant, frozenset({"scope"}), confidential=True, is_optimistic=True
+    ),
     "password": Grant(password.grant, frozenset({"username", "password", "scope"})),
     "refresh_token": Grant(refresh_token.grant, frozenset({"refresh_token", "scope"}), is_optimistic=True),
 }

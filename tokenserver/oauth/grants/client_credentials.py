@@ -4,9 +4,15 @@ from typing import Any
 
 from tokenserver.clients.registry import Client
 from tokenserver.oauth import scope as scopes
-from tokenserver.oauth.grants.request import Collaborators, TokenRequest
+from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest, event_of
+from tokenserver.web.request_context import current
 
 
 def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[str, Any]:
     granted = scopes.for_client(client, scopes.parse(request.parameters.get("scope")))
-    return rooms.issuing.for_client(client, granted)
+    issued = rooms.issuing.for_client(client, granted)
+    current().actor = client.client_id
+    event = event_of(rooms, "client_credentials", issued, target=client.client_id)
+    if not rooms.trail.witness(request.known, event):
+        raise FeedMoved
+    return issued.response

@@ -9,7 +9,7 @@ from tokenserver.clients.registry import Client
 from tokenserver.identity.login import Refusal
 from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.errors import InvalidGrant
-from tokenserver.oauth.grants.request import Collaborators, TokenRequest
+from tokenserver.oauth.grants.request import Collaborators, TokenRequest, event_of
 from tokenserver.oauth.issuing import UserContext
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import Session
@@ -53,7 +53,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         authenticated_at=int(session.authenticated_at.timestamp()),
         amr=session.amr,
     )
-    response = rooms.issuing.for_user(client, context, granted, audience)
-    if family:
-        response["refresh_token"] = rooms.refresh_tokens.publish(*family)
-    return response
+    issued = rooms.issuing.for_user(client, context, granted, audience)
+    refresh_token = {"refresh_token": rooms.refresh_tokens.publish(*family)} if family else {}
+    rooms.trail.append(event_of(rooms, "password", issued, target=user.id, session=str(session.id)))
+    return issued.response | refresh_token

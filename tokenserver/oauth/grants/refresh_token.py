@@ -7,7 +7,7 @@ from typing import Any
 from tokenserver.clients.registry import Client
 from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.errors import InvalidGrant, InvalidScope
-from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest
+from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest, event_of
 from tokenserver.oauth.issuing import UserContext
 from tokenserver.storage.feed import now_ms
 from tokenserver.tokens.refresh_token import Family, Outcome
@@ -37,8 +37,9 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         authenticated_at=family.authenticated_at // 1000,
         amr=family.amr,
     )
-    response = rooms.issuing.for_user(client, context, granted, family.audience)
-    spent = rooms.refresh_tokens.spend(family, generation, request.known)
+    issued = rooms.issuing.for_user(client, context, granted, family.audience)
+    event = event_of(rooms, "refresh_token", issued, target=family.user_id, session=str(family.session_id))
+    spent = rooms.refresh_tokens.spend(family, generation, request.known, event)
     if spent.outcome is Outcome.STALE:
         raise FeedMoved
     if spent.outcome is Outcome.REUSED:
@@ -46,8 +47,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         rooms.sessions.end_reused(family.id)
     if spent.token is None:
         raise InvalidGrant(reason=spent.outcome.value)
-    response["refresh_token"] = spent.token
-    return response
+    return issued.response | {"refresh_token": spent.token}
 
 
 def is_ended(rooms: Collaborators, family: Family) -> bool:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from tokenserver.access.rights import Rights
+from tokenserver.audit.events import Event
+from tokenserver.audit.trail import Trail
 from tokenserver.identity.login import Login
 from tokenserver.identity.people import People
 from tokenserver.oauth.errors import InvalidRequest
-from tokenserver.oauth.issuing import Issuing
+from tokenserver.oauth.issuing import Issued, Issuing
 from tokenserver.storage.feed import Feed
 from tokenserver.tokens.refresh_token import RefreshTokens
 from tokenserver.tokens.revocation import Revocation
@@ -45,7 +48,16 @@ class Collaborators:
     refresh_tokens: RefreshTokens
     revocation: Revocation
     issuing: Issuing
+    trail: Trail
 
 
 class FeedMoved(Exception):
     """Nothing was spent; what this process knew is out of date. The pipeline syncs and starts over."""
+
+
+def event_of(rooms: Collaborators, grant_type: str, issued: Issued, *, target: UUID | str, **details: str) -> str:
+    """The event of a token that is about to go out. The token is no part of it; its scope is."""
+    told = {"grant_type": grant_type, "scope": issued.response["scope"], **details}
+    if issued.roles_omitted:
+        told["roles_omitted"] = True
+    return rooms.trail.describe(Event.TOKEN_ISSUED, target=target, details=told)

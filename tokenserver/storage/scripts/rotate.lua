@@ -1,11 +1,15 @@
 -- Spend one generation of a refresh family.
--- KEYS: family, state, rotations
+-- KEYS: family, state, rotations, events
 -- ARGV: epoch and feed position that the caller knows, presented generation, grace (ms), family id,
---       1 when SQL's checkpoint was merged just now (a later generation is proof of lost writes, not of theft)
+--       1 when SQL's checkpoint was merged just now (a later generation is proof of lost writes, not of theft),
+--       the event (JSON) of the token that goes out with the successor, most events that may wait
 -- Returns {outcome, generation}. Only `rotated`, `replayed` leave a live token: `generation`.
 local state = redis.call('HMGET', KEYS[2], 'epoch', 'feed')
 if state[1] ~= ARGV[1] or (state[2] or '') ~= ARGV[2] then
   return {'stale', 0}
+end
+if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[8]) then
+  return {'full', 0}
 end
 local family = redis.call('HMGET', KEYS[1], 'g', 'r', 'e', 'x', 'i', 'd')
 if not family[1] or family[3] ~= ARGV[1] then
@@ -30,6 +34,7 @@ if presented >= current then
   redis.call('HSET', KEYS[1], 'g', next_generation, 'r', string.format('%.0f', now))
   redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.min(expires_at, now + idle)))
   redis.call('XADD', KEYS[3], '*', 'f', ARGV[5], 'g', next_generation, 'r', string.format('%.0f', now))
+  redis.call('XADD', KEYS[4], '*', 'e', ARGV[7])
   if presented > current then
     return {'fast_forwarded', next_generation}
   end
@@ -37,6 +42,7 @@ if presented >= current then
 end
 -- The grace counts from the rotation itself and a clock that jumps, either way, doesn't lengthen it.
 if presented == current - 1 and math.abs(now - rotated_at) < tonumber(ARGV[4]) then
+  redis.call('XADD', KEYS[4], '*', 'e', ARGV[7])
   return {'replayed', current}
 end
 redis.call('HSET', KEYS[1], 'd', '1')

@@ -1,0 +1,197 @@
+"""Events that change nothing: who was let in, who was turned away, which tokens were issued.
+
+They go into a Redis stream in a round trip that the request makes anyway, and `drain` carries them from there into
+the log and the usage counts: in one transaction with the position in the stream, so that none is carried twice and
+a killed server loses none. A request is answered after its events are in the stream.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, cast
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from tokenserver.audit import usage
+from tokenserver.audit.chain import Chains
+from tokenserver.audit.events import Event
+from tokenserver.audit.models import AuditEvent, StreamPosition
+from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
+from tokenserver.storage.feed import STATE_KEY, Feed
+from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.sql import Transaction, new_id, utc_now
+from tokenserver.web.request_context import current
+
+logger = logging.getLogger("tokenserver.audit")
+
+EVENTS_KEY: Final = "ts:{0}:events"
+BATCH: Final = 1000
+# So many may wait while SQL is away, about 300 MB; then requests are refused rather than not recorded.
+FULL: Final = 500_000
+COLUMNS: Final = (
+    "event",
+    "outcome",
+    "reason",
+    "actor",
+    "client_id",
+    "address",
+    "request_id",
+    "method",
+    "path",
+    "target",
+    "details",
+)
+
+
+class Trail:
+    """`keep_allowed`: whether what was allowed is kept in the log, or only counted."""
+
+    def __init__(self, feed: Feed, *, keep_allowed: bool) -> None:
+        self._feed = feed
+        self._keep_allowed = keep_allowed
+
+    # Writing
+
+    def describe(
+        self,
+        event: Event,
+        *,
+        outcome: str = "success",
+        reason: str | None = None,
+        target: UUID | str | None = None,
+        details: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """An event of the current request, as it stands in the stream. `details`: never a secret, token or code."""
+        context = current()
+        return json.dumps(
+            [
+                int(utc_now().timestamp() * 1_000_000),
+                context.endpoint,
+                event.value,
+                outcome,
+                reason,
+                context.actor,
+                context.client_id,
+                context.address,
+                context.request_id,
+                context.method,
+                context.path,
+                None if target is None else str(target),
+                dict(details),
+            ],
+            separators=(",", ":"),
+        )
+
+    def witness(self, known: tuple[str, str], *events: str) -> bool:
+        """Append the events if the feed still stands where the caller knows it (`Feed.known`): what was decided
+        by that knowledge holds. False: nothing was appended; sync, and decide again.
+
+        Raises StoreUnavailable, Overloaded.
+        """
+        try:
+            reply = self._feed.store.run_script("witness", [STATE_KEY, EVENTS_KEY], [*known, FULL, *events])
+        except RedisReplaced:
+            return False
+        if reply == "full":
+            raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
+        if reply == "ok":
+            self._feed.confirm(known)
+        return bool(reply == "ok")
+
+    def append(self, *events: str) -> None:
+        """Whatever the feed says. Raises StoreUnavailable, Overloaded."""
+        for _ in range(2):
+            if self.witness(self._feed.known(), *events):
+                return
+            self._feed.sync()
+        if not self.witness(("", ""), *events):
+            raise StoreUnavailable("redis", "replaced just now")
+
+    def save(self, *events: str) -> None:
+        """Like `append`, of denials: where Redis is away they go into SQL, and a denial is not taken back because
+        nothing could be written."""
+        if not events:
+            return
+        try:
+            self.append(*events)
+        except Unavailable:
+            try:
+                self._feed.database.write(lambda tx: self._carry(tx, events))
+            except Unavailable:
+                logger.exception("%d denials could not be recorded", len(events))
+
+    # Carrying
+
+    def drain(self, limit: int = BATCH) -> int:
+        """How many events were taken off the stream. Any process may do it, several at once too."""
+        try:
+            items = self._feed.store.ask(
+                lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(EVENTS_KEY, count=limit))
+            )
+            if not items:
+                return 0
+            self._feed.database.write(lambda tx: self._carry_from(tx, items))
+            self._feed.store.ask(lambda c: c.xdel(EVENTS_KEY, *(item_id for item_id, _ in items)))
+        except RedisReplaced:
+            self._feed.sync()
+            return 0
+        return len(items)
+
+    def drain_all(self) -> None:
+        """Before the log or the counts are read: everything that was answered until now."""
+        while self.drain() >= BATCH:
+            pass
+
+    def _carry_from(self, tx: Transaction, items: Sequence[tuple[str, dict[str, str]]]) -> None:
+        row = _locked_position(tx)
+        done = _number(row.position)
+        fresh = [fields["e"] for item_id, fields in items if _number(item_id) > done]
+        self._carry(tx, fresh)
+        row.position = max(items[-1][0], row.position, key=_number)
+
+    def _carry(self, tx: Transaction, events: Iterable[str]) -> None:
+        chains: Chains = tx.info[Chains]
+        rows = []
+        counted = usage.Counts()
+        for text in events:
+            try:
+                at, endpoint, *rest = json.loads(text)
+                values = dict(zip(COLUMNS, rest, strict=True))
+            except ValueError:
+                # Of another version: the rest must not wait for it for ever.
+                logger.exception("an event of the stream can't be read and is dropped")
+                continue
+            counted.add(at // 1_000_000, endpoint, values)
+            if self._keep_allowed or values["event"] != Event.ACCESS_ALLOWED:
+                moment = datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
+                rows.append({"id": new_id(), "at": moment} | values)
+        if rows:
+            writer = chains.writer(tx)
+            tx.execute(insert(AuditEvent), [writer.link(row) for row in rows])
+        counted.save(tx)
+
+
+LOG_FULL: Final = "The server can't record this right now. Try again."
+STREAM: Final = "events"
+
+
+def _locked_position(tx: Transaction) -> StreamPosition:
+    query = select(StreamPosition).where(StreamPosition.stream == STREAM).with_for_update()
+    row = tx.scalar(query)
+    if row is not None:
+        return row
+    try:
+        with tx.begin_nested():
+            tx.add(StreamPosition(stream=STREAM, position="0-0"))
+    except IntegrityError:
+        pass  # another process was faster
+    return tx.execute(query).scalar_one()
+
+
+def _number(item_id: str) -> tuple[int, int]:
+    milliseconds, _, counter = item_id.partition("-")
+    return int(milliseconds), int(counter)

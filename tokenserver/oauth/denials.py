@@ -1,0 +1,48 @@
+"""Every denial is an event, written before it is answered; and what a view allowed by itself."""
+
+from typing import Final
+
+from flask import Flask, Response
+
+from tokenserver.audit.events import Event
+from tokenserver.audit.trail import Trail
+from tokenserver.web.problems import Failure
+from tokenserver.web.request_context import RequestContext, current
+
+STATUSES: Final = frozenset({401, 403, 429})
+# RFC 6749 section 5.2: what is answered with 400 and denies nevertheless.
+WORDS: Final = frozenset(
+    {"access_denied", "invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client"}
+)
+REASON_LENGTH: Final = 60
+
+
+def register(app: Flask, trail: Trail) -> None:
+    @app.after_request
+    def note(response: Response) -> Response:
+        context = current()
+        events = list(context.events)
+        failure = context.failure
+        if not events and isinstance(failure, Failure) and _is_denial(failure):
+            events.append(_denial(trail, context, failure))
+        if context.allowed:
+            events.append(trail.describe(Event.ACCESS_ALLOWED, details={"permissions": list(context.allowed)}))
+        context.events, context.allowed = [], ()
+        trail.save(*events)
+        return response
+
+
+def _is_denial(failure: Failure) -> bool:
+    return failure.status in STATUSES or failure.code in WORDS
+
+
+def _denial(trail: Trail, context: RequestContext, failure: Failure) -> str:
+    details: dict[str, object] = {"status": failure.status}
+    if failure.status == 403 and context.demanded:
+        details["permissions"] = list(context.demanded)
+    if context.grant_type:
+        details["grant_type"] = context.grant_type
+    if failure.private:
+        details["cause"] = failure.private[:REASON_LENGTH]
+    event = Event.TOKEN_DENIED if context.grant_type else Event.ACCESS_DENIED
+    return trail.describe(event, outcome="denied", reason=failure.code[:REASON_LENGTH], details=details)
