@@ -27,13 +27,42 @@ START_SECONDS = 60
 STOP_SECONDS = 20
 
 
-@dataclass(frozen=True)
+@dataclass
 class LiveServer:
     """`environment`: what a command needs to meet the same stores and keys."""
 
     url: str
     folder: Path
     environment: dict[str, str]
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        log_file = self.folder / "server.log"
+        with log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "serve"],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _wait_until_ready(self.url, self.process, log_file)
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes at once, the stores too."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_SECONDS)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
 
     def run(self, *arguments: str) -> str:
         """What a `tokenserver` command prints; it must succeed."""
@@ -95,23 +124,13 @@ def serving(**options: str) -> Iterator[LiveServer]:
         "TOKENSERVER_ADMIN_PASSWORD": ADMIN_PASSWORD,
     }
     environment |= {f"TOKENSERVER_{name.upper()}": value for name, value in options.items()}
-    log_file = folder / "server.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [COMMAND, "serve"], env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
+    server = LiveServer(url, folder, environment)
     try:
-        _wait_until_ready(url, process, log_file)
-        yield LiveServer(url, folder, environment)
+        server.start()
+        yield server
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            shutil.rmtree(folder, ignore_errors=True)
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_port() -> int:
