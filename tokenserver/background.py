@@ -10,11 +10,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
+from tokenserver.audit import usage
 from tokenserver.errors import Unavailable
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import SKEW_MS, now_ms
+from tokenserver.storage.sql import utc_now
 
 logger = logging.getLogger("tokenserver.background")
 
@@ -22,6 +25,8 @@ DRAIN_SECONDS: Final = 0.1
 RECONCILE_SECONDS: Final = 1.0
 KEYS_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 60.0
+SEAL_SECONDS: Final = 30.0
+FORGET_SECONDS: Final = 3600.0
 
 
 class Background:
@@ -29,6 +34,7 @@ class Background:
         self._rooms = rooms
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._has_led = False
         self._reconciled_at = 0  # ms; 0 while another process leads, or since something failed
 
     def start(self) -> None:
@@ -36,7 +42,9 @@ class Background:
             (self._drain, DRAIN_SECONDS),
             (self._reconcile, RECONCILE_SECONDS),
             (self._keys, KEYS_SECONDS),
+            (self._seal, SEAL_SECONDS),
             (self._purge, PURGE_SECONDS),
+            (self._forget, FORGET_SECONDS),
         )
         for chore, seconds in chores:
             name = getattr(chore, "__name__", "chore").strip("_")
@@ -68,6 +76,9 @@ class Background:
         self._rooms.checkpoints.drain()
         if self._rooms.checkpoints.leading:
             self._rooms.trail.drain()
+            if not self._has_led:
+                self._rooms.sealer.seal()  # who led before may have died with the newest events unsealed
+        self._has_led = self._rooms.checkpoints.leading
 
     def _reconcile(self) -> None:
         """What was committed since the last time; everything, after a failure and when this process begins to
@@ -92,7 +103,17 @@ class Background:
             while rooms.feed.purge() or rooms.sessions.purge():
                 if self._stopped.wait(0.05):
                     return
+            rooms.database.write(usage.purge)
             rooms.keys.prune()
+
+    def _seal(self) -> None:
+        if self._rooms.checkpoints.leading:
+            self._rooms.sealer.seal()
+
+    def _forget(self) -> None:
+        kept = self._rooms.settings.audit_retention
+        if kept and self._rooms.checkpoints.leading:
+            self._rooms.retention.prune(utc_now() - timedelta(seconds=kept))
 
 
 def end_with_parent() -> None:

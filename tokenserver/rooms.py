@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from flask import Flask
 
 from tokenserver.access.rights import Rights
+from tokenserver.audit import checkpoint
 from tokenserver.audit.chain import Chains
+from tokenserver.audit.checkpoint import Sealer
+from tokenserver.audit.retention import Retention
 from tokenserver.audit.trail import Trail
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
@@ -25,6 +28,7 @@ from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.storage.feed import Entry, Feed, Kind
 from tokenserver.storage.redis import RedisStore
 from tokenserver.storage.sql import Database
+from tokenserver.tokens.access_token import sign_jwt
 from tokenserver.tokens.checkpoints import Checkpoints
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.tokens.refresh_token import RefreshTokens
@@ -56,6 +60,8 @@ class Rooms:
     limits: RateLimits
     pages: Pages
     trail: Trail
+    sealer: Sealer
+    retention: Retention
     admission: Admission
     active_tokens: ActiveTokens
     collaborators: Collaborators
@@ -75,6 +81,12 @@ class Rooms:
         limits = RateLimits(store, enabled=settings.rate_limits)
         passwords = Passwords(slots=max(1, (os.cpu_count() or 1) // settings.workers), queue=settings.threads // 2)
         people = People(feed, passwords)
+        sealer = Sealer(
+            database,
+            lambda claims: sign_jwt(keys.signer(settings.signing_alg), checkpoint.TYP, claims),
+            lambda: keys.signer(settings.signing_alg).kid,
+            settings.issuer,
+        )
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
         login = Login(feed, people, passwords, limits, trail)
         rights = Rights(feed)
@@ -128,6 +140,8 @@ class Rooms:
             limits=limits,
             pages=Pages(lambda: keys.secrets("cursor")),
             trail=trail,
+            sealer=sealer,
+            retention=Retention(database, sealer),
             admission=Admission(feed, active_tokens, trail),
             active_tokens=active_tokens,
             collaborators=collaborators,

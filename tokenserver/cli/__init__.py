@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("tokenserver: only the verifier is installed here; the server is the extra: tokenserver[server]")
 
-from tokenserver.cli import clients, db, doctor, keys, roles, server, sessions, users
+from tokenserver.cli import audit, clients, db, doctor, keys, roles, server, sessions, users
 from tokenserver.cli.command import run
 
 
@@ -34,6 +34,7 @@ for each in (
     users.user,
     roles.role,
     sessions.session,
+    audit.audit,
 ):
     program.add_command(each)
 
