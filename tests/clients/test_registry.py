@@ -30,6 +30,10 @@ def client_token(api: Api, client_id: str, secret: str | None) -> Any:
     return api.token((client_id, str(secret)), grant_type="client_credentials")
 
 
+def rotated(rooms: Rooms, client_id: str) -> str:
+    return rooms.feed.change(lambda tx, change: rooms.clients.rotate_secret(tx, change, client_id))
+
+
 def test_secret_is_shown_once_and_kept_as_a_digest(rooms: Rooms):
     row, secret = rooms.clients.create(client_id="machine", **MACHINE)
     assert secret is not None
@@ -54,7 +58,7 @@ def test_public_client_has_no_secret(api: Api, rooms: Rooms):
     assert (secret, row.client_secret_digest) == (None, None)
     assert len(row.client_id) == 24  # made by the server
     with pytest.raises(Conflict) as caught:
-        rooms.clients.rotate_secret(row.client_id)
+        rotated(rooms, row.client_id)
     assert caught.value.code == "public_client"
     api.register()
     granted(api.token(None, grant_type="password", username="ann", password=PASSWORD, client_id=row.client_id))
@@ -81,6 +85,9 @@ def test_what_can_t_be_registered(rooms: Rooms):
             for value in ("", "client_secret_jwt", "NONE")
         ),
         *(("audience", {"audience": value}) for value in ([""], ["a b"], ["a", "b\0"], ["é"], ["x" * 256])),
+        *(("audience", {"audience": value}) for value in (["a", "a"], [f"urn:{n}" for n in range(21)])),
+        *(("client_name", {"client_name": value}) for value in ("x" * 256, "a\nb", "\x1b[2J", "\u202e", "\ud800")),
+        *(("response_types", {"response_types": value}) for value in (["code"], ["token"], [""])),
     ]
     for field, change in wrong:
         with pytest.raises(Invalid) as caught:
@@ -118,9 +125,9 @@ def test_unknown_client(rooms: Rooms):
     for client_id in ("nobody", "' OR 1=1 --", "a\0b", "\ud800", "x" * 100_000, ""):
         assert rooms.clients.find(client_id) is None
     with pytest.raises(NotFound):
-        rooms.clients.get("nobody")
+        rooms.clients.get("a\0b")
     with pytest.raises(NotFound):
-        rooms.clients.rotate_secret("nobody")
+        rotated(rooms, "nobody")
     with pytest.raises(NotFound):
         rooms.feed.change(lambda tx, change: rooms.clients.delete(tx, change, "nobody"))
 
@@ -132,7 +139,7 @@ def test_new_client_and_new_secret_are_known_in_every_process_at_once(apps: Apps
     _, old = rooms_of(first).clients.create(client_id="machine", **MACHINE)
     tokens = granted(client_token(there, "machine", old))
 
-    new = rooms_of(first).clients.rotate_secret("machine")
+    new = rotated(rooms_of(first), "machine")
     assert new != old
     for api in (there, here):
         refused(client_token(api, "machine", old), 401, "invalid_client")
@@ -188,7 +195,7 @@ def test_built_in_client_stays(rooms: Rooms):
     assert (client.is_confidential, client.first_party) == (False, True)
     assert client.grant_types == {"password", "refresh_token"}
     with pytest.raises(Conflict):
-        rooms.clients.rotate_secret(FIRST_PARTY)
+        rotated(rooms, FIRST_PARTY)
 
 
 def test_secrets_are_compared_whole():

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tokenserver.cli.command import json_option, opened, show, show_table
+from tokenserver.clients.metadata import AUTH_METHODS, GRANT_TYPES
 
 if TYPE_CHECKING:
     from tokenserver.clients.models import ClientRow
     from tokenserver.storage.feed import Change
     from tokenserver.storage.sql import Transaction
 
-# As in clients.registry, which takes a while to import; it checks what is given here.
-GRANT_TYPES: Final = ("client_credentials", "password", "refresh_token")
-AUTH_METHODS: Final = ("client_secret_basic", "client_secret_post", "none")
 COLUMNS: Final = ("client_id", "client_name", "grant_types", "token_endpoint_auth_method", "scope")
 
 
@@ -28,7 +26,7 @@ def client() -> None:
 @click.option(
     "--grant",
     "grants",
-    type=click.Choice(GRANT_TYPES),
+    type=click.Choice(sorted(GRANT_TYPES)),
     multiple=True,
     required=True,
     help="A grant type that it may use; give the option once for each.",
@@ -38,7 +36,7 @@ def client() -> None:
 )
 @click.option(
     "--auth-method",
-    type=click.Choice(AUTH_METHODS),
+    type=click.Choice(sorted(AUTH_METHODS)),
     default="client_secret_basic",
     show_default=True,
     help="How it authenticates at the token endpoint; `none` makes a public client.",
@@ -50,6 +48,16 @@ def client() -> None:
     multiple=True,
     help="An `aud` of its access tokens, instead of this server; give the option once for each.",
 )
+@click.option(
+    "--redirect-uri",
+    "redirect_uris",
+    metavar="URI",
+    multiple=True,
+    help="Where users may be sent back to; give the option once for each.",
+)
+@click.option(
+    "--first-party", is_flag=True, help="Ask users for no consent; a user's token covers all that the user holds."
+)
 @json_option
 def create(
     client_id: str | None,
@@ -58,6 +66,8 @@ def create(
     scopes: tuple[str, ...],
     auth_method: str,
     audiences: tuple[str, ...],
+    redirect_uris: tuple[str, ...],
+    first_party: bool,
     as_json: bool,
 ) -> None:
     """Register a client and print its client_secret, which is never shown again."""
@@ -69,6 +79,8 @@ def create(
             scope=" ".join(scopes).split(),
             token_endpoint_auth_method=auth_method,
             audience=audiences,
+            redirect_uris=redirect_uris,
+            first_party=first_party,
         )
     lines = [f"client_id:     {row.client_id}"]
     if secret:
@@ -96,6 +108,8 @@ def show_client(client_id: str, as_json: bool) -> None:
     if as_json:
         show(body, as_json=True, text="")
     else:
+        keys = body["jwks"]["keys"] if body["jwks"] else []
+        body["jwks"] = [key.get("kid", key["kty"]) for key in keys]
         rows = [{"field": field, "value": value} for field, value in body.items()]
         show_table(rows, ("field", "value"), as_json=False, empty="")
 
@@ -106,7 +120,7 @@ def show_client(client_id: str, as_json: bool) -> None:
 def rotate_secret(client_id: str, as_json: bool) -> None:
     """Give a client a new secret and print it once; the old one fails from the next request on."""
     with opened(redis=True) as rooms:
-        secret = rooms.clients.rotate_secret(client_id)
+        secret = rooms.feed.change(lambda tx, change: rooms.clients.rotate_secret(tx, change, client_id))
     text = f"client_secret: {secret}\nKeep the secret: it is not shown again."
     show({"client_id": client_id, "client_secret": secret}, as_json=as_json, text=text)
 
@@ -128,16 +142,6 @@ def delete(client_id: str, as_json: bool) -> None:
 
 
 def _body(row: "ClientRow") -> dict[str, Any]:
-    return {
-        "client_id": row.client_id,
-        "client_name": row.client_name,
-        "grant_types": row.grant_types,
-        "response_types": row.response_types,
-        "redirect_uris": row.redirect_uris,
-        "scope": row.scope,
-        "token_endpoint_auth_method": row.token_endpoint_auth_method,
-        "audience": row.audience,
-        "first_party": row.first_party,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
-    }
+    from tokenserver.clients.registry import described
+
+    return described(row)

@@ -1,7 +1,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import LargeBinary, String, Text
+from sqlalchemy import JSON, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.storage.sql import Base
@@ -20,7 +20,7 @@ class ClientRow(Base):
     response_types: Mapped[list[str]]
     scope: Mapped[str] = mapped_column(Text, default="")
     token_endpoint_auth_method: Mapped[str] = mapped_column(String(40))
-    jwks: Mapped[dict[str, Any] | None]
+    jwks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     audience: Mapped[list[str]]
     first_party: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]

@@ -1,32 +1,38 @@
-"""The registered clients: found from memory, created, deleted, their secrets rotated."""
+"""The registered clients: found from memory, created, updated, deleted, their secrets rotated."""
 
-import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
-from uuid import UUID
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
-from tokenserver.clients import client_secret
+from tokenserver.clients import client_secret, jwks
+from tokenserver.clients.metadata import (
+    CLIENT_ID,
+    SECRET_METHODS,
+    STANDARD_SCOPES,
+    Metadata,
+    faults,
+    id_faults,
+)
 from tokenserver.clients.models import ClientRow
-from tokenserver.errors import Conflict, FieldError, Invalid, NotFound
+from tokenserver.errors import Conflict, Invalid, NotFound
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
 from tokenserver.storage.sql import Transaction, utc_now
 
+__all__ = ["FIRST_PARTY", "Client", "Clients", "create_first_party", "described"]
+
 CACHED_CLIENTS: Final = 10_000
 # Behind /auth/login and /auth/refresh, and in every deployment.
 FIRST_PARTY: Final = "first-party"
-CLIENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
-# RFC 7519 section 4.1.3: a StringOrURI. The list is kept with its members joined by spaces.
-AUDIENCE: Final = re.compile(r"[\x21-\x7E]{1,255}")
-GRANT_TYPES: Final = frozenset({"client_credentials", "password", "refresh_token"})
-AUTH_METHODS: Final = frozenset({"client_secret_basic", "client_secret_post", "none"})
+# What signing in to this server depends on.
+BUILTIN: Final = ("grant_types", "token_endpoint_auth_method", "audience", "first_party")
+EDITABLE: Final = tuple(field.name for field in fields(Metadata))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Client:
 
 class Clients:
     def __init__(self, feed: Feed, known_scopes: frozenset[str]) -> None:
+        self.permissions = known_scopes - STANDARD_SCOPES
         self._feed = feed
         self._known_scopes = known_scopes
         self._clients: Cache[str, Client] = Cache(CACHED_CLIENTS)
@@ -60,6 +67,8 @@ class Clients:
     def _apply(self, entry: Entry) -> None:
         if entry.kind is Kind.CLIENT_CHANGED:
             self._clients.drop(entry.subject)
+
+    # Reading
 
     def find(self, client_id: str) -> Client | None:
         client = self._clients.get(client_id)
@@ -76,89 +85,127 @@ class Clients:
         query = select(ClientRow).order_by(ClientRow.created_at, ClientRow.client_id)
         return self._feed.database.read(lambda tx: tx.scalars(query).all())
 
+    def search(self, words: str, *, limit: int, after: str | None) -> Sequence[ClientRow]:
+        """By id, from the one behind `after`; those whose id or name holds `words`, whatever its case."""
+        query = select(ClientRow).order_by(ClientRow.client_id).limit(limit)
+        if words:
+            in_id = ClientRow.client_id.icontains(words, autoescape=True)
+            query = query.where(in_id | ClientRow.client_name.icontains(words, autoescape=True))
+        if after is not None:
+            query = query.where(ClientRow.client_id > after)
+        return self._feed.database.read(lambda tx: tx.scalars(query).all())
+
     def get(self, client_id: str) -> ClientRow:
-        row = self._feed.database.read(lambda tx: tx.get(ClientRow, client_id))
+        return self._feed.database.read(lambda tx: self._get(tx, client_id))
+
+    def lock(self, tx: Transaction, client_id: str) -> ClientRow:
+        """The client, as nobody else can change it until the transaction ends."""
+        return self._get(tx, client_id, lock=True)
+
+    @staticmethod
+    def _get(tx: Transaction, client_id: str, *, lock: bool = False) -> ClientRow:
+        row = tx.get(ClientRow, client_id, with_for_update=lock or None) if CLIENT_ID.fullmatch(client_id) else None
         if row is None:
             raise NotFound("There is no such client.", code="client_not_found")
         return row
 
-    def create(
-        self,
-        *,
-        client_name: str,
-        grant_types: Sequence[str],
-        client_id: str | None = None,
-        scope: Sequence[str] = (),
-        token_endpoint_auth_method: str = "client_secret_basic",
-        audience: Sequence[str] = (),
+    # Changing
+
+    def create(self, *, client_id: str | None = None, **metadata: Any) -> tuple[ClientRow, str | None]:
+        """`add` in a transaction of its own. `metadata`: fields of `Metadata`."""
+        wanted = Metadata(**metadata)
+        return self._feed.change(lambda tx, change: self.add(tx, change, wanted, client_id))
+
+    def add(
+        self, tx: Transaction, change: Change, metadata: Metadata, client_id: str | None = None
     ) -> tuple[ClientRow, str | None]:
-        """The client and, for a confidential one, its secret: the only time it is seen."""
-        errors = _faults(client_id, grant_types, scope, token_endpoint_auth_method, self._known_scopes)
-        if not all(AUDIENCE.fullmatch(each) for each in audience):
-            errors.append(FieldError("audience", "Identifiers of resources, without spaces."))
-        if errors:
-            raise Invalid(errors)
-        secret = client_secret.generate() if token_endpoint_auth_method != "none" else None
+        """The client and, for a confidential one, its secret: the only time it is seen. `client_id`: a random one
+        when not given. Raises Invalid, Conflict `client_exists`."""
+        values = self._values(metadata, client_id)
         now = utc_now()
-        row = ClientRow(
-            client_id=client_id or secrets.token_hex(12),
-            client_secret_digest=client_secret.digest(secret) if secret else None,
-            client_name=client_name,
-            redirect_uris=[],
-            grant_types=sorted(set(grant_types)),
-            response_types=[],
-            scope=" ".join(sorted(set(scope))),
-            token_endpoint_auth_method=token_endpoint_auth_method,
-            audience=list(audience),
-            first_party=False,
-            created_at=now,
-            updated_at=now,
-        )
-
-        def create(tx: Transaction, change: Change) -> None:
-            if tx.get(ClientRow, row.client_id) is not None:
-                raise Conflict("There is a client with this id.", code="client_exists")
-            tx.add(row)
-            try:
-                tx.flush()
-            except IntegrityError:
-                # Somebody else took the id between the look and the write.
-                raise Conflict("There is a client with this id.", code="client_exists") from None
-            record(tx, Event.CLIENT_CREATED, target=row.client_id, grant_types=row.grant_types, scope=row.scope)
-            change.note(Kind.CLIENT_CHANGED, row.client_id)
-
-        self._feed.change(create)
+        client_id = client_id or secrets.token_hex(12)
+        row = ClientRow(client_id=client_id, created_at=now, updated_at=now, **values)
+        secret = _new_secret(row) if row.token_endpoint_auth_method in SECRET_METHODS else None
+        if tx.get(ClientRow, client_id) is not None:
+            raise Conflict("There is a client with this id.", code="client_exists")
+        tx.add(row)
+        try:
+            tx.flush()
+        except IntegrityError:
+            # Somebody else took the id between the look and the write.
+            raise Conflict("There is a client with this id.", code="client_exists") from None
+        record(tx, Event.CLIENT_CREATED, target=client_id, after=_recorded(row, EDITABLE))
+        change.note(Kind.CLIENT_CHANGED, client_id)
         return row, secret
 
-    def rotate_secret(self, client_id: str) -> str:
-        """A new secret; the old one fails from the next request on."""
-        secret = client_secret.generate()
+    def update(
+        self, tx: Transaction, change: Change, client_id: str, metadata: Metadata
+    ) -> tuple[ClientRow, str | None]:
+        """Replace all of the metadata. The secret: a new one, if the client had none and now needs one.
 
-        def rotate(tx: Transaction, change: Change) -> None:
-            row = tx.get(ClientRow, client_id)
-            if row is None:
-                raise NotFound("There is no such client.", code="client_not_found")
-            if row.token_endpoint_auth_method == "none":
-                raise Conflict("A public client has no secret.", code="public_client")
-            row.client_secret_digest = client_secret.digest(secret)
-            row.updated_at = utc_now()
-            record(tx, Event.CLIENT_SECRET_ROTATED, target=client_id)
-            change.note(Kind.CLIENT_CHANGED, client_id)
+        Raises Invalid, NotFound, Conflict `builtin_client`.
+        """
+        row = self.lock(tx, client_id)
+        values = self._values(metadata)
+        changed = [name for name in EDITABLE if getattr(row, name) != values[name]]
+        if client_id == FIRST_PARTY and not set(BUILTIN).isdisjoint(changed):
+            raise Conflict("Signing in depends on this of the built-in client.", code="builtin_client")
+        if not changed:
+            return row, None
+        before = _recorded(row, changed)
+        for name in changed:
+            setattr(row, name, values[name])
+        secret = None
+        if row.token_endpoint_auth_method not in SECRET_METHODS:
+            row.client_secret_digest = None
+        elif row.client_secret_digest is None:
+            secret = _new_secret(row)
+        row.updated_at = utc_now()
+        record(tx, Event.CLIENT_UPDATED, target=client_id, before=before, after=_recorded(row, changed))
+        change.note(Kind.CLIENT_CHANGED, client_id)
+        return row, secret
 
-        self._feed.change(rotate)
+    def rotate_secret(self, tx: Transaction, change: Change, client_id: str) -> str:
+        """A new secret; the old one fails from the next request on. Raises NotFound, Conflict `public_client`."""
+        row = self.lock(tx, client_id)
+        if row.token_endpoint_auth_method not in SECRET_METHODS:
+            raise Conflict("A public client has no secret.", code="public_client")
+        secret = _new_secret(row)
+        row.updated_at = utc_now()
+        record(tx, Event.CLIENT_SECRET_ROTATED, target=client_id)
+        change.note(Kind.CLIENT_CHANGED, client_id)
         return secret
 
     def delete(self, tx: Transaction, change: Change, client_id: str) -> None:
         """The caller ends the client's sessions in the same transaction."""
-        row = tx.get(ClientRow, client_id)
-        if row is None:
-            raise NotFound("There is no such client.", code="client_not_found")
+        row = self.lock(tx, client_id)
         if client_id == FIRST_PARTY:
             raise Conflict("The built-in client can't be deleted.", code="builtin_client")
         tx.delete(row)
-        record(tx, Event.CLIENT_DELETED, target=client_id)
+        record(tx, Event.CLIENT_DELETED, target=client_id, before=_recorded(row, EDITABLE))
         change.note(Kind.CLIENT, client_id)
         change.note(Kind.CLIENT_CHANGED, client_id)
+
+    def _values(self, metadata: Metadata, client_id: str | None = None) -> dict[str, Any]:
+        """The columns, as they are kept. Raises Invalid."""
+        errors = [*faults(metadata, self._known_scopes)]
+        if client_id is not None:
+            errors += id_faults(client_id)
+        if metadata.jwks is not None:
+            errors += jwks.faults(metadata.jwks)
+        if errors:
+            raise Invalid(errors)
+        return {
+            "client_name": metadata.client_name,
+            "redirect_uris": [*metadata.redirect_uris],
+            "grant_types": sorted(set(metadata.grant_types)),
+            "response_types": sorted(set(metadata.response_types)),
+            "scope": " ".join(sorted(set(metadata.scope))),
+            "token_endpoint_auth_method": metadata.token_endpoint_auth_method,
+            "jwks": None if metadata.jwks is None else jwks.understood(metadata.jwks),
+            "audience": [*metadata.audience],
+            "first_party": metadata.first_party,
+        }
 
 
 def create_first_party(tx: Transaction) -> bool:
@@ -184,37 +231,29 @@ def create_first_party(tx: Transaction) -> bool:
     return True
 
 
-def _faults(
-    client_id: str | None,
-    grant_types: Sequence[str],
-    scope: Sequence[str],
-    auth_method: str,
-    known_scopes: frozenset[str],
-) -> list[FieldError]:
-    errors = []
-    if client_id is not None and (not CLIENT_ID.fullmatch(client_id) or _is_uuid(client_id)):
-        # A token's `sub` is a user's id or a client's; the two must never be taken for each other.
-        errors.append(FieldError("client_id", "Letters, digits, . _ ~ -; at most 128; not a UUID."))
-    if not grant_types or not set(grant_types) <= GRANT_TYPES:
-        errors.append(FieldError("grant_types", "One or more of " + ", ".join(sorted(GRANT_TYPES)) + "."))
-    if set(grant_types) == {"refresh_token"}:
-        errors.append(FieldError("grant_types", "refresh_token needs another grant that issues the first one."))
-    if not set(scope) <= known_scopes:
-        errors.append(FieldError("scope", "Holds a scope that this server doesn't know."))
-    if auth_method not in AUTH_METHODS:
-        errors.append(FieldError("token_endpoint_auth_method", "One of " + ", ".join(sorted(AUTH_METHODS)) + "."))
-    if auth_method == "none" and "client_credentials" in grant_types:
-        # RFC 6749 section 4.4: confidential clients only
-        errors.append(FieldError("grant_types", "client_credentials needs a confidential client."))
-    return errors
+def described(row: ClientRow) -> dict[str, Any]:
+    """All that may be shown of a client (RFC 7591 section 3.2.1)."""
+    return {
+        "client_id": row.client_id,
+        "client_id_issued_at": int(row.created_at.timestamp()),
+        **{name: getattr(row, name) for name in EDITABLE},
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+    }
 
 
-def _is_uuid(value: str) -> bool:
-    try:
-        UUID(value)
-    except ValueError:
-        return False
-    return True
+def _recorded(row: ClientRow, names: Iterable[str]) -> dict[str, Any]:
+    """For the audit log, where keys are known by their thumbprints."""
+    values = {name: getattr(row, name) for name in names}
+    if values.get("jwks") is not None:
+        values["jwks"] = jwks.thumbprints(values["jwks"])
+    return values
+
+
+def _new_secret(row: ClientRow) -> str:
+    secret = client_secret.generate()
+    row.client_secret_digest = client_secret.digest(secret)
+    return secret
 
 
 def _client(row: ClientRow) -> Client:

@@ -67,7 +67,8 @@ class ActiveTokens:
         if client is None:
             raise InvalidToken("its client is gone")
         if claims.sid is None:
-            return Holder(claims.sub, claims.client_id, None, None, (), client.scope, claims.scope)
+            own = client.scope if client.allows("client_credentials") else frozenset[str]()
+            return Holder(claims.sub, claims.client_id, None, None, (), own, claims.scope)
         user_id, session_id = _uuid(claims.sub), _uuid(claims.sid)
         person = self._people.find(user_id)
         if person is None or not person.is_active:

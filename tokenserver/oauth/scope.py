@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from tokenserver.access.permissions import PERMISSIONS
+from tokenserver.clients.metadata import STANDARD_SCOPES as STANDARD
 from tokenserver.clients.registry import Client
 from tokenserver.oauth.errors import InvalidScope
 
-STANDARD: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 KNOWN: Final = STANDARD | frozenset(PERMISSIONS)
 SYNTAX: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+( [\x21\x23-\x5B\x5D-\x7E]+)*")
 

@@ -63,9 +63,12 @@ def queries(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., 
 
 
 def gives(
-    schema: type[Schema] | None, status: int = 200, *, etag: bool = False
+    schema: type[Schema] | None, status: int = 200, *, etag: bool | type[Schema] = False
 ) -> Callable[[Callable[P, Any]], Callable[P, Response]]:
-    """Render what the view returns; `None`: nothing, and nothing is rendered."""
+    """Render what the view returns; `None`: nothing, and nothing is rendered.
+
+    `etag`: name the version of what is rendered; or of the resource in this schema, where the answer holds more.
+    """
 
     def decorate(view: Callable[P, Any]) -> Callable[P, Response]:
         @functools.wraps(view)
@@ -78,10 +81,10 @@ def gives(
             body = _rendered(schema, result)
             answer = Response(body, status, mimetype="application/json")
             if etag:
-                answer.set_etag(_tag(body))
+                answer.set_etag(_tag(body if etag is True else _rendered(etag, result)))
             return answer
 
-        wrapper.__gives__ = Given(schema, status, etag)  # type: ignore[attr-defined]
+        wrapper.__gives__ = Given(schema, status, bool(etag))  # type: ignore[attr-defined]
         return wrapper
 
     return decorate

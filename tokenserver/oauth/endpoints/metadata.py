@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Response, json
 
-from tokenserver.clients.registry import AUTH_METHODS
+from tokenserver.clients.metadata import AUTH_METHODS
 from tokenserver.oauth.endpoints.jwks import cached
 from tokenserver.oauth.endpoints.request import Server
 from tokenserver.oauth.grants import GRANTS
