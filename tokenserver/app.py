@@ -71,9 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(
         access_routes.blueprint(
             feed=rooms.feed,
-            rights=rooms.rights,
             people=rooms.people,
-            sessions=rooms.sessions,
             pages=rooms.pages,
             owners={"posts": author_of},
         )

@@ -1,8 +1,6 @@
 """Effective rights: the union over roles, at once in every process; and somebody can always manage them."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -10,43 +8,25 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
+from tests.access.story import assign, make_role, unassign
 from tests.answers import granted, refused
 from tests.conftest import ADMIN_PASSWORD, Api, Apps, bearer
 from tokenserver.access.models import Role, RolePermission
-from tokenserver.access.permissions import ADMIN, BUILTIN_ROLES, PERMISSIONS
-from tokenserver.access.rights import Rights, create_builtin_roles
+from tokenserver.access.permissions import BUILTIN_ROLES, PERMISSIONS
+from tokenserver.access.rights import create_builtin_roles
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
-from tokenserver.errors import Conflict, Invalid
+from tokenserver.errors import Invalid
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import Change, Kind
-from tokenserver.storage.sql import Transaction, utc_now
+from tokenserver.storage.sql import Transaction
 from tokenserver.verify.flask import requires
 
 ApiOf = Callable[[Flask], Api]
 
 
-def user_id_of(api: Api, username: str = "ann") -> UUID:
+def registered(api: Api, username: str = "ann") -> UUID:
     return UUID(api.register(username)["id"])
-
-
-def assign(rooms: Rooms, user_id: UUID, role: str) -> None:
-    rooms.feed.change(lambda tx, change: rooms.rights.assign(tx, change, user_id, role, granted_by="test"))
-
-
-def unassign(rooms: Rooms, user_id: UUID, role: str) -> None:
-    rooms.feed.change(lambda tx, change: rooms.rights.unassign(tx, change, user_id, role))
-
-
-def make_role(rooms: Rooms, name: str, *permissions: str) -> None:
-    rows = [RolePermission(permission=permission) for permission in permissions]
-    rooms.database.write(lambda tx: tx.add(Role(name=name, created_at=utc_now(), permissions=rows)))
-
-
-def admin_id(rooms: Rooms) -> UUID:
-    admin = rooms.people.find_by_login("admin")
-    assert admin is not None
-    return admin.id
 
 
 def test_built_in_roles(rooms: Rooms):
@@ -76,7 +56,7 @@ def test_built_in_roles_are_made_once_and_left_as_they_were_changed(rooms: Rooms
 
 
 def test_rights_are_the_union_over_roles(api: Api, rooms: Rooms):
-    user_id = user_id_of(api)
+    user_id = registered(api)
     make_role(rooms, "auditor", "logs:read", "posts:create")
     make_role(rooms, "empty")
     for role in ("moderator", "auditor", "empty", "auditor"):
@@ -91,7 +71,7 @@ def test_rights_are_the_union_over_roles(api: Api, rooms: Rooms):
 
 
 def test_number_of_queries_is_constant(app: Flask, api: Api, rooms: Rooms, queries: Callable[[Flask], Any]):
-    few, many = user_id_of(api), user_id_of(api, "bob")
+    few, many = registered(api), registered(api, "bob")
     for number in range(12):
         make_role(rooms, f"role{number}", "logs:read", "users:list")
         assign(rooms, many, f"role{number}")
@@ -109,7 +89,7 @@ def test_a_custom_role_is_as_good_as_a_built_in_one(apps: Apps, api_of: ApiOf):
     app = apps()
     app.add_url_rule("/logs", "logs", requires("logs:read")(lambda: {"seen": True}))
     api, rooms = api_of(app), rooms_of(app)
-    user_id = user_id_of(api)
+    user_id = registered(api)
     make_role(rooms, "admin2")
     make_role(rooms, "reader", "logs:read")
     assign(rooms, user_id, "admin2")
@@ -125,7 +105,7 @@ def test_change_holds_from_the_next_request_on_in_every_process(apps: Apps, api_
     first, second = apps(), apps()
     here, there = api_of(first), api_of(second)
     rooms = rooms_of(first)
-    user_id = user_id_of(here)
+    user_id = registered(here)
     token = here.login()["access_token"]
     assert granted(there.me(token))["roles"] == ["user"]
     assign(rooms, user_id, "moderator")
@@ -151,7 +131,7 @@ def test_change_holds_from_the_next_request_on_in_every_process(apps: Apps, api_
 
 
 def test_unknown_role(api: Api, rooms: Rooms):
-    user_id = user_id_of(api)
+    user_id = registered(api)
     for role in ("nobody", "Admin", "admin ", "", "' OR 1=1 --"):
         for change in (assign, unassign):
             with pytest.raises(Invalid) as caught:
@@ -161,7 +141,7 @@ def test_unknown_role(api: Api, rooms: Rooms):
 
 
 def test_changes_are_recorded(api: Api, rooms: Rooms):
-    user_id = user_id_of(api)
+    user_id = registered(api)
     assign(rooms, user_id, "moderator")
     assign(rooms, user_id, "moderator")  # nothing new
     unassign(rooms, user_id, "moderator")
@@ -173,41 +153,3 @@ def test_changes_are_recorded(api: Api, rooms: Rooms):
         ("role:assigned", "moderator"),
         ("role:unassigned", "moderator"),
     ]
-
-
-def test_last_one_who_can_manage_roles_stays(api: Api, rooms: Rooms):
-    """By the permission, not by the name: any role with it will do."""
-    admin, user_id = admin_id(rooms), user_id_of(api)
-    with pytest.raises(Conflict) as caught:
-        unassign(rooms, admin, ADMIN)
-    assert caught.value.code == "last_admin"
-    assert rooms.rights.of(admin).roles == (ADMIN,)
-    make_role(rooms, "staff", "roles:assign")
-    assign(rooms, user_id, "staff")
-    unassign(rooms, admin, ADMIN)
-    with pytest.raises(Conflict):
-        unassign(rooms, user_id, "staff")
-    assert rooms.database.read(Rights.managers) == 1
-
-
-def test_two_admins_who_remove_each_other_leave_one(apps: Apps, api_of: ApiOf):
-    app = apps()
-    rooms, api = rooms_of(app), api_of(app)
-    first, second = admin_id(rooms), user_id_of(api)
-    assign(rooms, second, ADMIN)
-    for _ in range(5):
-        start = Barrier(2)
-
-        def remove(user_id: UUID, start: Barrier = start) -> str:
-            start.wait()
-            try:
-                unassign(rooms, user_id, ADMIN)
-            except Conflict as error:
-                return error.code
-            return "removed"
-
-        with ThreadPoolExecutor(2) as pool:
-            assert sorted(pool.map(remove, (first, second))) == ["last_admin", "removed"]
-        assert rooms.database.read(Rights.managers) == 1
-        for user_id in (first, second):
-            assign(rooms, user_id, ADMIN)

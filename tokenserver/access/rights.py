@@ -1,23 +1,26 @@
 """Effective rights of a user: the union over their roles, cached until the change feed says otherwise."""
 
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, insert, select
 
+from tokenserver.access import guards
 from tokenserver.access.models import Role, RoleAssignment, RolePermission
-from tokenserver.access.permissions import ADMIN, BUILTIN_ROLES
+from tokenserver.access.permissions import BUILTIN_ROLES
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
-from tokenserver.errors import Conflict, FieldError, Invalid
+from tokenserver.errors import FieldError, Invalid
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
 from tokenserver.storage.sql import Transaction, utc_now
+from tokenserver.web.holder import current_holder
+from tokenserver.web.wire import MAX_FIELD_ERRORS
 
 CACHED_USERS: Final = 10_000
-# Who holds it decides who may do what: somebody must always hold it.
-MANAGING: Final = "roles:assign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,26 @@ class Rights:
             self._held.put(user_id, held, ticket)
         return held
 
+    @classmethod
+    def read(cls, tx: Transaction, user_id: UUID) -> Held:
+        return cls.read_all(tx, [user_id])[user_id]
+
     @staticmethod
-    def read(tx: Transaction, user_id: UUID) -> Held:
-        of_user = RoleAssignment.user_id == user_id
-        roles = tx.scalars(select(Role.name).join(RoleAssignment).where(of_user).order_by(Role.name)).all()
-        permissions = tx.scalars(
-            select(RolePermission.permission)
-            .join(RoleAssignment, RoleAssignment.role_id == RolePermission.role_id)
-            .where(of_user)
+    def read_all(tx: Transaction, user_ids: Collection[UUID]) -> dict[UUID, Held]:
+        """Of a page of users: two queries, however many users and roles there are."""
+        of_users = RoleAssignment.user_id.in_(user_ids)
+        roles: dict[UUID, list[str]] = {each: [] for each in user_ids}
+        for user_id, name in tx.execute(select(RoleAssignment.user_id, Role.name).join(Role).where(of_users)):
+            roles[user_id].append(name)
+        permissions: dict[UUID, set[str]] = {each: set() for each in user_ids}
+        for user_id, permission in tx.execute(
+            select(RoleAssignment.user_id, RolePermission.permission)
+            .join(RolePermission, RolePermission.role_id == RoleAssignment.role_id)
+            .where(of_users)
             .distinct()
-        ).all()
-        return Held(tuple(roles), frozenset(permissions))
+        ):
+            permissions[user_id].add(permission)
+        return {each: Held(tuple(sorted(roles[each])), frozenset(permissions[each])) for each in user_ids}
 
     def _apply(self, entry: Entry) -> None:
         if entry.kind is Kind.ROLES_CHANGED:
@@ -61,10 +73,13 @@ class Rights:
         elif entry.kind is Kind.USER_CHANGED:
             self._held.drop(UUID(entry.subject))
 
-    # Changing
+    # Changing, by the server and by operators
 
     def assign(self, tx: Transaction, change: Change, user_id: UUID, role_name: str, granted_by: str) -> None:
-        """Give a role; nothing happens when the user has it. Raises Invalid `unknown_role`."""
+        """Give a role; nothing happens when the user has it. For a user who isn't new, behind `lock`.
+
+        Raises Invalid `unknown_role`.
+        """
         role = self._role(tx, role_name)
         if tx.get(RoleAssignment, (user_id, role.id)) is None:
             tx.add(RoleAssignment(user_id=user_id, role_id=role.id, granted_by=granted_by, granted_at=utc_now()))
@@ -72,25 +87,27 @@ class Rights:
             change.note(Kind.USER_CHANGED, user_id)
 
     def unassign(self, tx: Transaction, change: Change, user_id: UUID, role_name: str) -> None:
-        """Take a role. Raises Invalid `unknown_role`, Conflict `last_admin` when nobody could manage roles then."""
+        """Take a role; nothing happens when the user doesn't have it.
+
+        Raises Invalid `unknown_role`, Conflict `last_admin` when nobody could manage roles then.
+        """
+        self.lock(tx)
         role = self._role(tx, role_name)
-        # Two of these at once, each leaving the other's target as the last one, would leave nobody.
-        tx.execute(select(Role.id).where(Role.name == ADMIN).with_for_update())
-        tx.execute(
-            delete(RoleAssignment).where(RoleAssignment.user_id == user_id, RoleAssignment.role_id == role.id)
-        )
-        if self.managers(tx) == 0:
-            raise Conflict("Nobody could manage roles any more.", code="last_admin")
-        record(tx, Event.ROLE_UNASSIGNED, target=user_id, role=role_name)
-        change.note(Kind.USER_CHANGED, user_id)
+        row = tx.get(RoleAssignment, (user_id, role.id))
+        if row is not None:
+            tx.delete(row)
+            tx.flush()
+            self.require_managers(tx, {each.permission for each in role.permissions})
+            record(tx, Event.ROLE_UNASSIGNED, target=user_id, role=role_name)
+            change.note(Kind.USER_CHANGED, user_id)
 
     @staticmethod
     def managers(tx: Transaction) -> int:
-        """How many users hold the permission to assign roles."""
+        """How many users can manage roles in part or in full, disabled ones too: whether there are admins."""
         return tx.execute(
             select(func.count(func.distinct(RoleAssignment.user_id)))
             .join(RolePermission, RolePermission.role_id == RoleAssignment.role_id)
-            .where(RolePermission.permission == MANAGING)
+            .where(RolePermission.permission.in_(guards.MANAGING))
         ).scalar_one()
 
     @staticmethod
@@ -99,6 +116,74 @@ class Rights:
         if role is None:
             raise Invalid([FieldError("roles", "There is no such role.")], code="unknown_role")
         return role
+
+    # Changing, by the caller of this request
+
+    def replace(self, tx: Transaction, change: Change, user_id: UUID, names: Sequence[str]) -> None:
+        """Let the user hold these roles and no other; behind `lock`. The number of reads is fixed.
+
+        Raises Invalid `unknown_role`, Forbidden `exceeds_own_permissions`, Conflict `last_admin`.
+        """
+        mine = select(Role.name, Role.id).join(RoleAssignment).where(RoleAssignment.user_id == user_id)
+        held = dict(tx.execute(mine).tuples().all())
+        named = dict(tx.execute(select(Role.name, Role.id).where(Role.name.in_(set(names)))).tuples().all())
+        _refuse_unknown(names, named)
+        given, taken = named.keys() - held.keys(), held.keys() - named.keys()
+        if not given and not taken:
+            return
+
+        of_role = RolePermission.role_id.in_([named[name] for name in given])
+        gained = set(tx.scalars(select(RolePermission.permission).where(of_role).distinct()))
+        # By what stays: the request bounds its number, and nothing bounds how many roles are taken.
+        stays = [named[name] for name in named.keys() & held.keys()]
+        goes = (RoleAssignment.user_id == user_id, RoleAssignment.role_id.not_in(stays))
+        of_taken = (
+            select(RolePermission.permission)
+            .join(RoleAssignment, RoleAssignment.role_id == RolePermission.role_id)
+            .where(*goes)
+            .distinct()
+        )
+        lost = set(tx.scalars(of_taken))
+        guards.require_own(gained | lost, guards.own_permissions(tx))
+
+        tx.execute(delete(RoleAssignment).where(*goes).execution_options(synchronize_session=False))
+        if given:
+            granted = {"user_id": user_id, "granted_by": current_holder().subject, "granted_at": utc_now()}
+            tx.execute(insert(RoleAssignment), [{"role_id": named[name], **granted} for name in given])
+        self.require_managers(tx, lost)
+        for name in sorted(taken):
+            record(tx, Event.ROLE_UNASSIGNED, target=user_id, role=name)
+        for name in sorted(given):
+            record(tx, Event.ROLE_ASSIGNED, target=user_id, role=name)
+        change.note(Kind.USER_CHANGED, user_id)
+
+    # Guards, for who changes people
+
+    @staticmethod
+    def lock(tx: Transaction) -> None:
+        guards.lock(tx)
+
+    @staticmethod
+    def require_managers(tx: Transaction, lost: AbstractSet[str]) -> None:
+        guards.require_managers(tx, lost)
+
+    @staticmethod
+    def require_peer(tx: Transaction, permissions: AbstractSet[str]) -> None:
+        """Who can't manage roles must not decide about who can. `permissions`: those of the user decided about.
+
+        Raises Forbidden `exceeds_own_permissions`.
+        """
+        touched = permissions & guards.MANAGING
+        if touched:
+            guards.require_own(touched, guards.own_permissions(tx))
+
+
+def _refuse_unknown(names: Sequence[str], known: Collection[str]) -> None:
+    errors = [
+        FieldError(f"roles.{i}", "There is no such role.") for i, name in enumerate(names) if name not in known
+    ]
+    if errors:
+        raise Invalid(errors[:MAX_FIELD_ERRORS], code="unknown_role")
 
 
 def create_builtin_roles(tx: Transaction) -> list[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenserver.cli.command import find_schema, furnished, is_later
 from tokenserver.cli.finding import INIT, Finding, Status
-from tokenserver.cli.users import has_active_manager
 from tokenserver.config import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def database(settings: Settings) -> Iterator[Finding]:
 def _rows(rooms: "Rooms") -> Iterator[Finding]:
     from sqlalchemy import select
 
+    from tokenserver.access.guards import can_manage
     from tokenserver.access.models import Role
     from tokenserver.access.permissions import BUILTIN_ROLES
     from tokenserver.access.rights import Rights
@@ -58,10 +58,13 @@ def _rows(rooms: "Rooms") -> Iterator[Finding]:
         )
     else:
         yield Finding("initialised", "ok", "server state and built-in roles are there")
-    if rooms.database.read(has_active_manager):
+    if rooms.database.read(can_manage):
         yield Finding("admin", "ok", "somebody can manage roles")
     elif rooms.database.read(Rights.managers):
-        yield Finding("admin", "fault", "who can manage roles is disabled", "run `tokenserver user enable USER`")
+        what = "who can manage roles is disabled, or lacks roles:assign or roles:write"
+        yield Finding(
+            "admin", "fault", what, "run `tokenserver user enable USER` or `tokenserver role set-permissions`"
+        )
     else:
         yield Finding("admin", "fault", "nobody can manage roles", f"{INIT}: it makes an admin")
 

@@ -87,6 +87,7 @@ def grant(user: str, role: str, as_json: bool) -> None:
         row = get_user(rooms, user)
 
         def assign(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            rooms.rights.lock(tx)
             rooms.rights.assign(tx, change, row.id, role, granted_by="cli")
             tx.flush()
             return _body(row, rooms.rights.read(tx, row.id).roles)
@@ -105,11 +106,10 @@ def revoke(user: str, role: str, as_json: bool) -> None:
         row = get_user(rooms, user)
 
         def unassign(tx: "Transaction", change: "Change") -> dict[str, Any]:
-            before = rooms.rights.read(tx, row.id)
-            if role not in before.roles:
+            rooms.rights.lock(tx)
+            if role not in rooms.rights.read(tx, row.id).roles:
                 raise Conflict(f"{row.username} does not hold this role.", code="role_not_held")
             rooms.rights.unassign(tx, change, row.id, role)
-            _require_manager(tx, before.permissions)
             return _body(row, rooms.rights.read(tx, row.id).roles)
 
         body = rooms.feed.change(unassign)
@@ -165,16 +165,7 @@ def reset_password(user: str, password_stdin: bool, password_prompt: bool, as_js
 
 def get_user(rooms: "Rooms", user: str) -> "User":
     """By user name, e-mail address or id."""
-    from tokenserver.identity.models import User
-
-    found = rooms.people.find_by_login(user)
-    if found is None:
-        try:
-            user_id = UUID(user)
-        except ValueError:
-            pass
-        else:
-            found = rooms.database.read(lambda tx: tx.get(User, user_id))
+    found = rooms.people.find_any(user)
     if found is None:
         raise NotFound("There is no such user.", code="user_not_found")
     return found
@@ -191,54 +182,27 @@ def names_of(tx: "Transaction", user_ids: Iterable[UUID]) -> dict[UUID, str]:
 
 def _set_status(user: str, status: str, *, as_json: bool) -> None:
     with opened(redis=True) as rooms:
-        from tokenserver.tokens.sessions import EndReason
+        from tokenserver.identity.status import change_status
 
         row = get_user(rooms, user)
 
-        def change_status(tx: "Transaction", change: "Change") -> dict[str, Any]:
+        def set_status(tx: "Transaction", change: "Change") -> dict[str, Any]:
+            rooms.rights.lock(tx)
             held = rooms.rights.read(tx, row.id)
-            fresh = rooms.people.set_status(tx, change, row.id, status)
-            if status == "disabled":
-                _require_manager(tx, held.permissions)
-                rooms.sessions.end(tx, change, user_id=row.id, reason=EndReason.USER_DISABLED)
+            fresh = change_status(
+                tx,
+                change,
+                row.id,
+                status,
+                permissions=held.permissions,
+                people=rooms.people,
+                managers=rooms.rights,
+                sessions=rooms.sessions,
+            )
             return _body(fresh, held.roles)
 
-        body = rooms.feed.change(change_status)
+        body = rooms.feed.change(set_status)
     show(body, as_json=as_json, text=f"{body['username']} is {body['status']}")
-
-
-def _require_manager(tx: "Transaction", lost: Iterable[str]) -> None:
-    """Somebody who can sign in must be able to manage roles, if `lost` says that one fewer can."""
-    from sqlalchemy import select
-
-    from tokenserver.access.models import Role
-    from tokenserver.access.permissions import ADMIN
-    from tokenserver.access.rights import MANAGING
-
-    if MANAGING not in lost:
-        return
-    # As in Rights.unassign: two of these at once, each sparing the other's user, would leave nobody.
-    tx.execute(select(Role.id).where(Role.name == ADMIN).with_for_update())
-    if not has_active_manager(tx):
-        raise Conflict("Nobody could manage roles any more.", code="last_admin")
-
-
-def has_active_manager(tx: "Transaction") -> bool:
-    from sqlalchemy import select
-
-    from tokenserver.access.models import RoleAssignment, RolePermission
-    from tokenserver.access.rights import MANAGING
-    from tokenserver.identity.models import User
-    from tokenserver.identity.people import ACTIVE
-
-    query = (
-        select(User.id)
-        .join(RoleAssignment, RoleAssignment.user_id == User.id)
-        .join(RolePermission, RolePermission.role_id == RoleAssignment.role_id)
-        .where(RolePermission.permission == MANAGING, User.status == ACTIVE)
-        .limit(1)
-    )
-    return tx.scalar(query) is not None
 
 
 def _roles(tx: "Transaction") -> dict[UUID, list[str]]:

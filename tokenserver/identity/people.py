@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
@@ -77,6 +77,41 @@ class People:
             return None
         return self._feed.database.read(lambda tx: tx.scalar(query))
 
+    def find_any(self, user: str) -> User | None:
+        """By user name, e-mail address or id."""
+        found = self.find_by_login(user)
+        if found is not None:
+            return found
+        try:
+            user_id = UUID(user)
+        except ValueError:
+            return None
+        return self._feed.database.read(lambda tx: tx.get(User, user_id))
+
+    @staticmethod
+    def get(tx: Transaction, user_id: UUID, *, for_update: bool = False) -> User:
+        user = tx.get(User, user_id, with_for_update=for_update)
+        if user is None:
+            raise NotFound("There is no such user.", code="user_not_found")
+        return user
+
+    @staticmethod
+    def search(
+        tx: Transaction, *, text: str = "", status: str | None = None, limit: int, after: str | None = None
+    ) -> Sequence[User]:
+        """By user name. `text`: a part of the user name, the e-mail address or the name, spelled in any way.
+        `after`: the last user name of the page before."""
+        query = select(User).order_by(User.username_key).limit(limit)
+        key = folded(text)
+        if key:
+            names = (User.username_key, User.email_key, User.name_key)
+            query = query.where(or_(*(name.contains(key, autoescape=True) for name in names)))
+        if status is not None:
+            query = query.where(User.status == status)
+        if after is not None:
+            query = query.where(User.username_key > after)
+        return tx.scalars(query).all()
+
     def list(self) -> Sequence[User]:
         query = select(User).order_by(User.created_at, User.id)
         return self._feed.database.read(lambda tx: tx.scalars(query).all())
@@ -120,9 +155,7 @@ class People:
 
     def update(self, tx: Transaction, change: Change, user_id: UUID, changes: dict[str, str | None]) -> User:
         """`changes`: any of name, username, email, password_hash. Raises Conflict, NotFound."""
-        user = tx.get(User, user_id, with_for_update=True)
-        if user is None:
-            raise NotFound("There is no such user.", code="user_not_found")
+        user = self.get(tx, user_id, for_update=True)
         if changes.get("username"):
             user.username = user.username_key = folded(str(changes["username"]))
         if changes.get("email"):
@@ -143,9 +176,7 @@ class People:
 
     def set_status(self, tx: Transaction, change: Change, user_id: UUID, status: str) -> User:
         """Disabling also sets a cutoff for all that was issued; the caller ends the sessions."""
-        user = tx.get(User, user_id, with_for_update=True)
-        if user is None:
-            raise NotFound("There is no such user.", code="user_not_found")
+        user = self.get(tx, user_id, for_update=True)
         if user.status != status:
             user.status, user.updated_at = status, utc_now()
             record(tx, Event.USER_ENABLED if status == ACTIVE else Event.USER_DISABLED, target=user_id)

@@ -24,7 +24,7 @@ from tokenserver.web.pagination import PageQuerySchema, Pages
 from tokenserver.web.wire import gives, queries, refuses, takes
 
 
-class Rights(Protocol):
+class Held(Protocol):
     """What a user holds: `access` tells, and the two rooms are strangers."""
 
     @property
@@ -41,14 +41,25 @@ def blueprint(
     @routes.get("")
     @requires()
     @gives(UserSchema)
+    @refuses((403, "user_required"))
     def get_me() -> dict[str, Any]:
+        """Show one's own account."""
         return user_body(_person(people), current_holder())
 
     @routes.put("")
     @requires()
     @takes(ProfileSchema)
     @gives(UserSchema)
+    @refuses(
+        (403, "user_required"),
+        (403, "reauthentication_required"),
+        (403, "invalid_credentials"),
+        (409, "username_taken"),
+        (409, "email_taken"),
+        (429, "too_many_requests"),
+    )
     def put_me(body: dict[str, Any]) -> dict[str, Any]:
+        """Change one's own account; names and the password with the password."""
         person = _person(people)
         new_password = body.pop("password", None)
         current_password = body.pop("current_password", None)
@@ -81,7 +92,9 @@ def blueprint(
     @requires()
     @queries(PageQuerySchema)
     @gives(SessionPageSchema)
+    @refuses((403, "user_required"))
     def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
+        """List one's live sessions, newest first."""
         limit, position = query["limit"], pages.position("sessions", query)
         before = (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
         found = sessions.of_user(current_user_id(), limit=limit + 1, before=before)
@@ -93,8 +106,9 @@ def blueprint(
     @routes.delete("/sessions/<uuid:session_id>")
     @requires()
     @gives(None, 204)
-    @refuses((404, "session_not_found"))
+    @refuses((403, "user_required"), (404, "session_not_found"))
     def end_session(session_id: UUID) -> None:
+        """End one of one's sessions, with the tokens issued in it."""
         user_id = current_user_id()
 
         def end(tx: Transaction, change: Change) -> None:
@@ -135,8 +149,8 @@ def _check(person: Person, changes: dict[str, Any], new_password: str | None) ->
         raise Invalid(errors)
 
 
-def user_body(person: Person, rights: Rights) -> dict[str, Any]:
-    return asdict(person) | {"roles": list(rights.roles), "permissions": sorted(rights.permissions)}
+def user_body(person: Person, held: Held) -> dict[str, Any]:
+    return asdict(person) | {"roles": list(held.roles), "permissions": sorted(held.permissions)}
 
 
 def _session_body(session: Session, used: datetime, mine: UUID | None) -> dict[str, Any]:

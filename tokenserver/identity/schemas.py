@@ -1,13 +1,19 @@
-from marshmallow import Schema, ValidationError, fields, validate
+from typing import Any, Final
+
+from marshmallow import Schema, fields, validate
+
+from tokenserver.identity.people import ACTIVE, DISABLED
+from tokenserver.web.fields import text
+from tokenserver.web.pagination import PageQuerySchema
+
+STATUS = validate.OneOf([ACTIVE, DISABLED])
 
 
-def _one_line(value: str) -> None:
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
-        raise ValidationError("No control characters.")
+LINE: Final = r"[^\x00-\x1f\x7f]*"
 
 
-def _text(limit: int, **options: object) -> fields.String:
-    return fields.String(validate=[validate.Length(min=1, max=limit), _one_line], **options)  # type: ignore[arg-type]
+def _text(limit: int, **options: Any) -> fields.String:
+    return text(limit, LINE, "No control characters.", **options)
 
 
 class RegistrationSchema(Schema):
@@ -22,7 +28,7 @@ class RegistrationSchema(Schema):
 class ProfileSchema(Schema):
     username = _text(64)
     email = _text(254)
-    name = fields.String(validate=[validate.Length(min=1, max=200), _one_line], allow_none=True)
+    name = _text(200, allow_none=True)
     password = fields.String(validate=validate.Length(max=1024))
     current_password = fields.String(validate=validate.Length(max=1024))
 
@@ -37,6 +43,37 @@ class UserSchema(Schema):
     permissions = fields.List(fields.String())
     created_at = fields.AwareDateTime(format="iso")
     updated_at = fields.AwareDateTime(format="iso")
+
+
+class UserPageSchema(Schema):
+    items = fields.List(fields.Nested(UserSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class UserQuerySchema(PageQuerySchema):
+    q = fields.String(
+        load_default="",
+        validate=validate.Length(max=254),
+        metadata={"description": "A part of the user name, the e-mail address or the name."},
+    )
+    status = fields.String(
+        load_default=None, validate=STATUS, metadata={"description": "Only those of this status."}
+    )
+
+
+class RolesSchema(Schema):
+    """Names of roles; one that is named twice counts once."""
+
+    roles = fields.List(
+        fields.String(validate=validate.Length(max=64)),
+        required=True,
+        validate=validate.Length(max=10_000),
+        metadata={"example": ["user", "premium"]},
+    )
+
+
+class StatusSchema(Schema):
+    status = fields.String(required=True, validate=STATUS)
 
 
 class SessionSchema(Schema):
