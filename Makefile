@@ -35,6 +35,7 @@ lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell
+	@$(BIN)/tokenserver openapi --check
 
 bench: $(VENV)/.installed-test ## each path as a ratio to the raw signature of the same run
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -19,6 +19,7 @@ from tokenserver.identity import routes as identity_routes
 from tokenserver.identity import user_routes
 from tokenserver.oauth import denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
+from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
 from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
@@ -26,7 +27,7 @@ from tokenserver.rooms import Rooms
 from tokenserver.storage import redis_rules
 from tokenserver.verify.errors import Refusal
 from tokenserver.verify.flask import Guard
-from tokenserver.web import health, problems, request_context, security_headers
+from tokenserver.web import docs_page, health, openapi, problems, request_context, security_headers
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -107,6 +108,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     )
     app.register_blueprint(health.blueprint(_readiness(rooms)))
+    app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
+    app.register_blueprint(docs_page.blueprint())
     return app
 
 

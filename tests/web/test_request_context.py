@@ -19,6 +19,7 @@ def sessions(api: Api, access_token: str) -> list[dict[str, Any]]:
 
 
 def events(rooms: Rooms, name: str) -> list[AuditEvent]:
+    rooms.trail.drain_all()
     query = select(AuditEvent).where(AuditEvent.event == name).order_by(AuditEvent.at)
     return list(rooms.database.read(lambda tx: tx.scalars(query).all()))
 
@@ -80,6 +81,7 @@ def test_no_secret_reaches_a_log_or_the_audit_trail(
     secret = [PASSWORD, new_password, typo, confidential[1], "wrong-client-secret", own]
     secret += [t[kind] for t in (tokens, again) for kind in ("access_token", "refresh_token")]
     written = caplog.text + "".join(str(vars(r)) for r in caplog.records if r.name.startswith("tokenserver"))
+    rooms.trail.drain_all()
     rows = rooms.database.read(lambda tx: tx.scalars(select(AuditEvent)).all())
     written += "".join(str(vars(row)) for row in rows)
     assert "/users/me" in written

@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("tokenserver: only the verifier is installed here; the server is the extra: tokenserver[server]")
 
-from tokenserver.cli import audit, clients, db, doctor, keys, roles, server, sessions, users
+from tokenserver.cli import audit, clients, db, doctor, keys, openapi, roles, server, sessions, users
 from tokenserver.cli.command import run
 
 
@@ -35,6 +35,7 @@ for each in (
     roles.role,
     sessions.session,
     audit.audit,
+    openapi.openapi,
 ):
     program.add_command(each)
 

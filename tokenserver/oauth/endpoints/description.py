@@ -1,0 +1,288 @@
+"""What the endpoints of `ENDPOINTS` take and answer, one row each, for the description of the API."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from tokenserver.access.permissions import PERMISSIONS
+from tokenserver.clients.registry import FIRST_PARTY
+from tokenserver.errors import StoreUnavailable, TooManyRequests
+from tokenserver.oauth import errors
+from tokenserver.oauth.endpoints import ENDPOINTS
+from tokenserver.oauth.errors import OAuthError
+from tokenserver.oauth.grants import GRANTS
+from tokenserver.oauth.scope import KNOWN
+from tokenserver.web.openapi.answers import REQUEST_ID, refusal, success
+from tokenserver.web.openapi.described import Described, published
+from tokenserver.web.openapi.schemas import Json
+
+TAG: Final = "oauth"
+FORM: Final = "application/x-www-form-urlencoded"
+TEXT: Final[Json] = {"type": "string"}
+TEXTS: Final[Json] = {"type": "array", "items": TEXT}
+URI: Final[Json] = {"type": "string", "format": "uri"}
+TIME: Final[Json] = {"type": "integer", "description": "Seconds since 1970 (RFC 7519 section 2)."}
+
+# The parameters of all forms, each with an example. Empty ones are missing, and unknown ones are ignored
+# (RFC 6749 section 3.2).
+PARAMETERS: Final[dict[str, tuple[str, str]]] = {
+    "client_id": ("The client, unless it authenticates by the Authorization header.", FIRST_PARTY),
+    "client_secret": ("Its secret, when it is registered for `client_secret_post`.", "cs_…"),
+    "password": ("The user's password.", "correct horse 7 battery"),
+    "refresh_token": ("The newest one; it is spent.", "rt_…"),
+    "scope": ("Scopes with spaces between them; left out: all that may be had.", "posts:create"),
+    "token": ("An access token or a refresh token.", "rt_…"),
+    "token_type_hint": ("What kind of token it is; it may be wrong.", "refresh_token"),
+    "username": ("User name or e-mail address.", "ann"),
+}
+OPTIONAL: Final = {"client_id", "client_secret", "scope", "token_type_hint"}
+CLIENT: Final = ("client_id", "client_secret")
+
+TOKEN_RESPONSE: Final[Json] = {
+    "type": "object",
+    "description": "RFC 6749 section 5.1.",
+    "required": ["access_token", "token_type", "expires_in", "scope"],
+    "properties": {
+        "access_token": {"type": "string", "description": "A JWT (RFC 9068)."},
+        "token_type": {"const": "Bearer"},
+        "expires_in": {"type": "integer", "minimum": 1, "description": "Seconds."},
+        "scope": TEXT,
+        "refresh_token": {"type": "string", "description": "When the client may use it."},
+        "id_token": {"type": "string", "description": "When the scope holds `openid`."},
+    },
+}
+INTROSPECTION_RESPONSE: Final[Json] = {
+    "type": "object",
+    "description": "RFC 7662 section 2.2: what the token says, or `active: false` alone.",
+    "required": ["active"],
+    "properties": {
+        "active": {"type": "boolean"},
+        "token_type": {"const": "Bearer"},
+        "iss": URI,
+        "sub": TEXT,
+        "aud": {"oneOf": [TEXT, TEXTS]},
+        "client_id": TEXT,
+        "scope": TEXT,
+        "exp": TIME,
+        "iat": TIME,
+        "jti": TEXT,
+        "sid": TEXT,
+        "roles": TEXTS,
+        "auth_time": TIME,
+        "acr": TEXT,
+        "amr": TEXTS,
+    },
+}
+OAUTH_ERROR: Final[Json] = {
+    "type": "object",
+    "description": "RFC 6749 section 5.2, and the id of the request.",
+    "required": ["error", "error_description", "request_id"],
+    "properties": {"error": TEXT, "error_description": TEXT, "request_id": TEXT},
+}
+JWKS: Final[Json] = {
+    "type": "object",
+    "description": "RFC 7517 section 5.",
+    "required": ["keys"],
+    "properties": {
+        "keys": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["kty", "kid", "use", "alg"],
+                "properties": {"kty": TEXT, "kid": TEXT, "use": {"const": "sig"}, "alg": TEXT},
+            },
+        }
+    },
+}
+METADATA: Final[Json] = {
+    "type": "object",
+    "description": "RFC 8414 section 2 and OpenID Connect Discovery 1.0 section 3.",
+    "required": ["issuer", "jwks_uri", "token_endpoint", "grant_types_supported", "response_types_supported"],
+    "properties": {"issuer": URI},
+    "patternProperties": {
+        "_(endpoint|uri)$": URI,
+        "_values_supported$|_(types|methods)_supported$|^(scopes|claims)_supported$": TEXTS,
+        "_parameter_supported$": {"type": "boolean"},
+    },
+}
+SCHEMAS: Final = {
+    "TokenResponse": TOKEN_RESPONSE,
+    "IntrospectionResponse": INTROSPECTION_RESPONSE,
+    "OAuthError": OAUTH_ERROR,
+    "JWKSet": JWKS,
+    "ServerMetadata": METADATA,
+}
+TOKEN: Final[Json] = {
+    "access_token": "eyJ…",
+    "token_type": "Bearer",
+    "expires_in": 300,
+    "scope": "posts:create",
+    "refresh_token": "rt_…",
+}
+# What is no refusal by the protocol (`oauth.errors.WORDS`).
+SENTENCES: Final = {429: TooManyRequests.public, 503: StoreUnavailable.public}
+
+
+def _form(
+    summary: str,
+    forms: Mapping[str, Sequence[str]],
+    answer: Json,
+    example: Json,
+    refusals: Sequence[type[OAuthError]],
+    *,
+    is_limited: bool = False,
+    choice: str | None = None,
+    confidential: Collection[str] = (),
+) -> Json:
+    """An endpoint where a client authenticates and posts a form. `forms`: the parameters of each kind of request,
+    which the parameter `choice` names; `confidential`: those that need a client's secret."""
+    by_status: dict[int, dict[str, str]] = {}
+    for kind in refusals:
+        by_status.setdefault(kind.status, {})[kind.error] = kind.description
+    for status in (429, 503) if is_limited else (503,):
+        by_status[status] = {errors.WORDS[status]: SENTENCES[status]}
+    return {
+        "summary": summary,
+        "security": [{"clientBasic": []}, {}],
+        "requestBody": {
+            "required": True,
+            "content": {FORM: {"schema": _shape(forms, choice), "examples": _filled(forms, choice, confidential)}},
+        },
+        "responses": {
+            "200": success(200, answer, example),
+            **{str(status): _refusal(status, by_status[status]) for status in sorted(by_status)},
+        },
+    }
+
+
+def _shape(forms: Mapping[str, Sequence[str]], choice: str | None) -> Json:
+    known = sorted({name for names in forms.values() for name in names})
+    properties: Json = {choice: {"type": "string", "enum": list(forms)}} if choice else {}
+    for name in (*known, *CLIENT):
+        properties[name] = {"type": "string", "description": PARAMETERS[name][0]}
+    shape: Json = {"type": "object", "properties": properties}
+    kinds = [
+        {
+            "required": [*([choice] if choice else []), *(name for name in names if name not in OPTIONAL)],
+            **({"properties": {choice: {"const": kind}}} if choice else {}),
+        }
+        for kind, names in forms.items()
+    ]
+    return shape | (kinds[0] if len(kinds) == 1 else {"oneOf": kinds})
+
+
+def _filled(forms: Mapping[str, Sequence[str]], choice: str | None, confidential: Collection[str]) -> Json:
+    filled: Json = {}
+    for kind, names in forms.items():
+        value = ({choice: kind} if choice else {}) | {name: PARAMETERS[name][1] for name in names}
+        client = {"client_id": "backend", "client_secret": "cs_…"} if kind in confidential else {}
+        filled[kind] = {"value": value | (client or {"client_id": FIRST_PARTY})}
+    return filled
+
+
+def _refusal(status: int, sentences: Mapping[str, str]) -> Json:
+    narrowed = {"properties": {"error": {"enum": list(sentences)}}}
+    schema = {"allOf": [{"$ref": "#/components/schemas/OAuthError"}, narrowed]}
+    return refusal(
+        status,
+        list(sentences),
+        schema,
+        "application/json",
+        lambda word: {"error": word, "error_description": sentences[word], "request_id": REQUEST_ID},
+    )
+
+
+def _component(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+ANY_FORM: Final = (errors.InvalidRequest, errors.InvalidClient, errors.BodyTooLarge)
+# By the endpoint's first path; then by method.
+DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
+    "/oauth/token": {
+        "post": _form(
+            "Get tokens (RFC 6749 section 3.2)",
+            {grant_type: sorted(grant.parameters) for grant_type, grant in GRANTS.items()},
+            _component("TokenResponse"),
+            TOKEN,
+            (
+                *ANY_FORM,
+                errors.InvalidGrant,
+                errors.InvalidScope,
+                errors.UnauthorizedClient,
+                errors.UnsupportedGrantType,
+            ),
+            is_limited=True,
+            choice="grant_type",
+            confidential=[grant_type for grant_type, grant in GRANTS.items() if grant.confidential],
+        )
+    },
+    "/oauth/introspect": {
+        "post": _form(
+            "Ask what a token is good for (RFC 7662)",
+            {"token": ("token", "token_type_hint")},
+            _component("IntrospectionResponse"),
+            {"active": False},
+            ANY_FORM,
+            confidential=["token"],
+        )
+    },
+    "/oauth/revoke": {
+        "post": _form(
+            "Revoke a token (RFC 7009)",
+            {"token": ("token", "token_type_hint")},
+            {"type": "object"},
+            {},
+            (*ANY_FORM, errors.InvalidGrant),
+        )
+    },
+    "/.well-known/jwks.json": {
+        "get": published(
+            "Read the public keys that verify tokens (RFC 7517)",
+            _component("JWKSet"),
+            {"keys": [{"kty": "RSA", "kid": "NzbLsXh8…", "use": "sig", "alg": "RS256", "n": "0vx7…", "e": "AQAB"}]},
+        )
+    },
+    "/.well-known/openid-configuration": {
+        "get": published(
+            "Read what this server can do (RFC 8414)",
+            _component("ServerMetadata"),
+            {
+                "issuer": "https://id.example",
+                "token_endpoint": "https://id.example/oauth/token",
+                "jwks_uri": "https://id.example/.well-known/jwks.json",
+                "grant_types_supported": list(GRANTS),
+                "response_types_supported": [],
+            },
+        )
+    },
+}
+
+
+def described(issuer: str) -> Described:
+    operations = {
+        (path, method): {"tags": [TAG]} | operation
+        for endpoint in ENDPOINTS
+        for path in endpoint.paths
+        for method, operation in DESCRIPTIONS.get(endpoint.paths[0], {}).items()
+    }
+    return Described(operations, SCHEMAS, _security_schemes(issuer))
+
+
+def _security_schemes(issuer: str) -> dict[str, Json]:
+    token_url = issuer + next(endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key == "token_endpoint")
+    # Permissions have a description; the standard scopes have OpenID Connect Core 1.0 section 5.4.
+    scopes = {name: PERMISSIONS.get(name, "OpenID Connect") for name in sorted(KNOWN)}
+    flow = {"tokenUrl": token_url, "scopes": scopes}
+    return {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "oauth2": {
+            "type": "oauth2",
+            "description": f"The client `{FIRST_PARTY}` has no secret: name it in the body of the request.",
+            "flows": {"password": flow | {"refreshUrl": token_url}, "clientCredentials": flow},
+        },
+        "clientBasic": {
+            "type": "http",
+            "scheme": "basic",
+            "description": "`client_id` and `client_secret` (RFC 6749 section 2.3.1), unless they are in the form.",
+        },
+    }
