@@ -27,7 +27,7 @@ run: $(VENV)/.installed-server ## serve on http://127.0.0.1:8000, making whateve
 	@exec $(BIN)/tokenserver serve
 
 test: $(VENV)/.installed-test ## every test, on SQLite, PostgreSQL and Redis
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
 
 lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 	@$(BIN)/ruff format --check .

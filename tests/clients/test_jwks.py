@@ -1,6 +1,5 @@
 """A client's public keys: RFC 7517 sections 4 and 5, RFC 7518 section 6, RFC 8037 section 2."""
 
-import json
 from typing import Any
 
 import pytest
@@ -77,7 +76,7 @@ BAD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("key", BAD, ids=lambda key: json.dumps(key)[:60])
+@pytest.mark.parametrize("key", BAD, ids=range(len(BAD)))
 def test_what_is_no_public_key(key: Any):
     assert fields(GOOD[0], key) == ["jwks.keys.1"]
 
