@@ -41,7 +41,7 @@ class RolePermissionsSchema(Schema):
 
 class RoleSchema(Schema):
     id = fields.UUID()
-    name = fields.String()
+    name = fields.String(metadata={"example": "premium"})
     description = fields.String()
     permissions = fields.List(fields.String())
     builtin = fields.Boolean()
@@ -67,7 +67,7 @@ class RoleMatchSchema(Schema):
 
 
 class PermissionSchema(Schema):
-    name = fields.String()
+    name = fields.String(metadata={"example": "posts:create"})
     description = fields.String()
 
 

@@ -20,7 +20,7 @@ from tokenserver.verify.flask import current_claims, requires
 from tokenserver.web.holder import current_holder
 from tokenserver.web.rate_limit import Limit, RateLimits, network_of
 from tokenserver.web.request_context import current
-from tokenserver.web.wire import gives, takes
+from tokenserver.web.wire import gives, refuses, takes
 
 REGISTRATIONS: Final = Limit("register", burst=100, interval_ms=2000)
 
@@ -40,7 +40,11 @@ def blueprint(
     @routes.post("/register")
     @takes(RegistrationSchema)
     @gives(UserSchema, 201)
+    @refuses(
+        (403, "registration_closed"), (409, "username_taken"), (409, "email_taken"), (429, "too_many_requests")
+    )
     def register(body: dict[str, Any]) -> dict[str, Any]:
+        """Register, with the role `user`."""
         if settings.registration != "open":
             raise Forbidden("Registration is closed.", code="registration_closed")
         feed.sync()
@@ -59,7 +63,9 @@ def blueprint(
     @routes.post("/login")
     @takes(LoginSchema)
     @gives(TokenSchema)
+    @refuses((401, "invalid_credentials"), (403, "account_disabled"), (429, "too_many_requests"))
     def login(body: dict[str, Any]) -> dict[str, Any]:
+        """Sign in with a user name or an e-mail address. A disabled account is told after the right password."""
         credentials = {"username": body["login"], "password": body["password"]}
         try:
             return pipeline.first_party("password", _request(credentials))
@@ -71,7 +77,9 @@ def blueprint(
     @routes.post("/refresh")
     @takes(RefreshSchema)
     @gives(TokenSchema)
+    @refuses((401, "invalid_refresh_token"))
     def refresh(body: dict[str, Any]) -> dict[str, Any]:
+        """Get new tokens for a refresh token, which is spent."""
         try:
             return pipeline.first_party("refresh_token", _request(body))
         except OAuthError:
@@ -83,6 +91,7 @@ def blueprint(
     @requires()
     @gives(None, 204)
     def logout() -> None:
+        """End this session, with all its tokens."""
         session_id = current_holder().session_id
 
         def end(tx: Transaction, change: Change) -> None:

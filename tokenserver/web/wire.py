@@ -19,6 +19,7 @@ from tokenserver.errors import FieldError, Invalid, PreconditionFailed
 P = ParamSpec("P")
 T = TypeVar("T")
 MAX_FIELD_ERRORS: Final = 20
+MAX_DEPTH: Final = 64
 
 
 class Given(NamedTuple):
@@ -148,9 +149,7 @@ def read_body(schema: Schema) -> dict[str, Any]:
         json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise BadRequest from None
-    if not isinstance(body, dict):
-        raise BadRequest
-    if _holds_nul(body):
+    if not isinstance(body, dict) or not _is_fit(body):
         raise BadRequest
     return _loaded(schema, body)
 
@@ -183,20 +182,21 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _holds_nul(body: Any) -> bool:
+def _is_fit(body: Any) -> bool:
+    """Without NUL, and no deeper than whoever walks it by recursion can go."""
     # Not by recursion: what the parser could just nest would be too deep for a walk.
-    waiting = [body]
+    waiting = [(body, 1)]
     while waiting:
-        value = waiting.pop()
+        value, depth = waiting.pop()
         if isinstance(value, str):
             if "\0" in value:
-                return True
-        elif isinstance(value, dict):
-            waiting += value.keys()
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return False
+                return False
+        elif isinstance(value, dict | list):
+            if depth > MAX_DEPTH:
+                return False
+            members = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+            waiting += [(member, depth + 1) for member in members]
+    return True
 
 
 def _flatten(messages: dict[Any, Any], prefix: str = "") -> list[FieldError]:
