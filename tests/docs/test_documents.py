@@ -54,5 +54,7 @@ def test_commands_parse(command):
 def _words(arguments):
     """The names of group and command: the first words, before options and arguments."""
     return (
-        [] if arguments[0].startswith("-") else arguments[: 1 + (arguments[0] not in {"init", "serve", "doctor", "openapi"})]
+        []
+        if arguments[0].startswith("-")
+        else arguments[: 1 + (arguments[0] not in {"init", "serve", "doctor", "openapi"})]
     )
