@@ -2,19 +2,23 @@
 
 Every row must be answered by this status and word, in the uniform shape of an error, without any effect: no user,
 no session and no token comes of it, and what is in `never` must not be found in the answer. The test fills in the
-placeholders: tokens of a user, and the secrets of the clients "poster" (Basic) and "former" (in the body).
+placeholders: tokens, ids, cursors, and the secrets of the clients "poster" (Basic) and "former" (in the body). What
+only REST endpoints have is in `rest_requests`.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 KIB_64 = 64 * 1024
 BEARER = {"Authorization": "Bearer {access}"}
+# So that the attack comes as far as the view.
+ADMIN = {"Authorization": "Bearer {admin_access}"}
 BASIC = {"Authorization": "Basic {basic}"}
 
 
@@ -22,7 +26,8 @@ BASIC = {"Authorization": "Basic {basic}"}
 class Hostile:
     """`status`: what is right; `word`: `error` or `code` of the answer, "" for a success that must do no harm.
 
-    `environ`: what can't be sent through a well-behaved client; `chunked`: the length is not announced.
+    `environ`: what can't be sent through a well-behaved client; `chunked`: the length is not announced;
+    `page`: it is HTML.
     """
 
     what: str
@@ -36,11 +41,31 @@ class Hostile:
     environ: Mapping[str, str] = field(default_factory=dict)
     chunked: bool = False
     never: tuple[str, ...] = ()
+    page: bool = False
 
 
 # One good request to each endpoint that has a body; most rows below spoil one of them.
 
-JSON_REQUESTS: dict[tuple[str, str], dict[str, str]] = {
+OKP = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+EC = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}
+RSA = {"kty": "RSA", "n": "_" * 341 + "w", "e": "AQAB"}
+CLIENT: dict[str, Any] = {
+    "client_name": "Mallory's",
+    "redirect_uris": ["https://mallory.example/cb"],
+    "grant_types": ["client_credentials"],
+    "response_types": [],
+    "scope": "posts:create users:read",
+    "token_endpoint_auth_method": "client_secret_basic",
+    "jwks": {"keys": [OKP, EC, RSA]},
+    "audience": ["https://mallory.example"],
+    "first_party": True,
+}
+JSON_REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/auth/register"): {
         "username": "mallory",
         "email": "mallory@example.org",
@@ -56,6 +81,13 @@ JSON_REQUESTS: dict[tuple[str, str], dict[str, str]] = {
         "password": "another horse 8 battery",
         "current_password": "correct horse 7 battery",
     },
+    ("POST", "/roles"): {"name": "mallory", "description": "Mallory's", "permissions": ["logs:read"]},
+    ("PUT", "/roles/premium/permissions"): {"permissions": ["logs:read"]},
+    ("PUT", "/users/{ann}/roles"): {"roles": ["premium"]},
+    ("PUT", "/users/{ann}/status"): {"status": "disabled"},
+    ("POST", "/posts"): {"title": "Mallory's", "body": "x", "public": True},
+    ("POST", "/clients"): CLIENT | {"client_id": "mallory"},
+    ("PUT", "/clients/poster"): CLIENT,
 }
 FORMER = {"client_id": "former", "client_secret": "{former_secret}"}
 PASSWORD_GRANT = {
@@ -86,14 +118,42 @@ METHODS = {
     "/.well-known/oauth-authorization-server": "GET",
     "/healthz": "GET",
     "/readyz": "GET",
+    "/users": "GET",
+    "/users/{ann}": "GET",
+    "/users/{ann}/roles": "PUT",
+    "/users/{ann}/status": "PUT",
+    "/users/me/sessions/{ann_session}": "DELETE",
+    "/roles": "GET, POST",
+    "/roles/spare": "GET, DELETE",
+    "/roles/premium/permissions": "PUT",
+    "/roles/verify": "GET, DELETE",  # whose DELETE is that of a role of this name
+    "/permissions": "GET",
+    "/posts": "GET, POST",
+    "/posts/{post}": "GET, DELETE",
+    "/clients": "GET, POST",
+    "/clients/poster": "GET, PUT, DELETE",
+    "/clients/poster/secret": "POST",
+    "/admin/logs": "GET",
+    "/admin/stats": "GET",
+    "/admin/explain": "GET",
+    "/admin/keys": "GET",
+    "/admin/keys/rotate": "POST",
+    "/openapi.json": "GET",
+    "/docs": "GET",
+    "/docs/init.js": "GET",
 }
 
 
+def headers_for(path: str) -> Mapping[str, str]:
+    """The token that gets a request to the view."""
+    if path.startswith(("/users/me", "/auth/logout")):
+        return BEARER
+    return {} if path.startswith("/auth/") else ADMIN
+
+
 def _json(what: str, method: str, path: str, body: str | bytes, status: int, word: str, **more: str) -> Hostile:
-    headers = BEARER if path.startswith("/users") else {}
-    return Hostile(
-        f"{what}: {method} {path}", path, status, word, method, body, more.get("content_type", JSON), headers
-    )
+    content_type = more.get("content_type", JSON)
+    return Hostile(f"{what}: {method} {path}", path, status, word, method, body, content_type, headers_for(path))
 
 
 def _form(what: str, path: str, body: str | bytes, status: int, word: str, **more: str) -> Hostile:
@@ -187,6 +247,15 @@ NOT_OBJECTS = {
     "single quotes": "{'a': 1}",
     "a huge number": '{"login": ' + "9" * 5000 + "}",
     "Latin-1": b'{"login": "\xe9"}',
+    "a surrogate in UTF-8": b'{"login": "\xed\xa0\x80"}',
+    "overlong UTF-8": b'{"login": "\xc0\x80"}',
+    "a NUL byte in front": "\0{}",
+    "a NUL byte behind": "{}\0",
+    "a line break in a text": '{"login": "a\nb"}',
+    "a wrong escape": '{"login": "\\x41"}',
+    "a comma too many": '{"login": "ann",}',
+    "a comment": '{"login": "ann" /* Ann */}',
+    "a leading zero": '{"login": 01}',
     "deeper than the stack": "[" * 30_000 + "]" * 30_000,
 }
 BODIES = [
@@ -198,14 +267,24 @@ BODIES += [
     _json("100,000 deep", method, path, "[" * 100_000 + "]" * 100_000, 413, "body_too_large")
     for method, path in JSON_REQUESTS
 ]
+# RFC 8259 section 4: which of two counts, each reader decides for itself.
+BODIES += [
+    _json(f"{again} again", method, path, f"{json.dumps(good)[:-1]}, {again}: {value}}}", 400, "malformed_request")
+    for (method, path), good in JSON_REQUESTS.items()
+    for name in good
+    for again, value in (
+        (json.dumps(name), json.dumps(good[name])),
+        (f'"\\u{ord(name[0]):04x}{name[1:]}"', "null"),
+    )
+]
 # Flat enough for the parser, too deep for a careless walk over what it made.
 BODIES += [
     _json(f"a value {depth} deep", method, path, '{"a":' + "[" * depth + "]" * depth + "}", status, word)
     for method, path in JSON_REQUESTS
     for depth, status, word in (
         (50, 422, "validation_failed"),
-        (400, 422, "validation_failed"),
-        (700, 422, "validation_failed"),
+        (65, 400, "malformed_request"),
+        (700, 400, "malformed_request"),
     )
 ]
 BODIES += [
@@ -221,6 +300,66 @@ BODIES += [
     }.items()
     for method, path in JSON_REQUESTS
     if (what, path) != ("no fields", "/users/me")  # which changes nothing, rightly
+]
+WRONG_TYPES: dict[type, tuple[str, ...]] = {
+    str: ("null", "1", "1.5", "true", "[]", '["x"]', "{}", "-Infinity"),
+    list: ("null", '"user"', "1", "true", "{}", "[null]", "[1]", "[[]]", "[{}]", "[NaN]"),
+    bool: ("null", '"true"', '"false"', '""', "1", "0", "[]", "{}"),
+    dict: ('"x"', "1", "true", "[]"),
+}
+BODIES += [
+    _json(
+        f"{value} as {name}",
+        method,
+        path,
+        json.dumps(good | {name: "\x01"}).replace('"\\u0001"', value),
+        422,
+        "validation_failed",
+    )
+    for (method, path), good in JSON_REQUESTS.items()
+    for name in good
+    for value in WRONG_TYPES[type(good[name])]
+    if (path, name, value) != ("/users/me", "name", "null")  # which takes the name away, rightly
+]
+# OWASP API3:2023: members that exist, but are not the caller's to set.
+NOT_YOURS = {
+    "id": "00000000-0000-4000-8000-000000000000",
+    "user_id": "{admin}",
+    "sub": "{admin}",
+    "author": "{admin}",
+    "author_id": "{admin}",
+    "owner": "{admin}",
+    "username_key": "admin",
+    "name_key": "admin",
+    "password_hash": "x",
+    "client_secret": "chosen",
+    "client_secret_digest": "x",
+    "client_secret_expires_at": 0,
+    "client_id_issued_at": 0,
+    "jwks_uri": "http://127.0.0.1/jwks",
+    "status": "active",
+    "roles": ["admin"],
+    "role": "admin",
+    "permissions": ["roles:write"],
+    "is_admin": True,
+    "admin": True,
+    "builtin": True,
+    "first_party": True,
+    "user_count": 0,
+    "granted_by": "registration",
+    "created_at": "2020-01-01T00:00:00Z",
+    "updated_at": "2020-01-01T00:00:00Z",
+    "dry_run": True,
+    "access_token": "{admin_access}",
+    "_method": "DELETE",
+    "": "x",
+    "x" * 5000: "x",
+}
+BODIES += [
+    _json(f"{name[:40]!r} too", method, path, json.dumps(good | {name: value}), 422, "validation_failed")
+    for (method, path), good in JSON_REQUESTS.items()
+    for name, value in NOT_YOURS.items()
+    if name not in good
 ]
 BODIES += [
     _json(
@@ -280,7 +419,7 @@ SIZES = [
         method,
         body,
         JSON,
-        BEARER if path == "/users/me" else {},
+        headers_for(path),
         chunked=chunked,
     )
     for method, path in JSON_REQUESTS
@@ -300,6 +439,13 @@ SIZES += [
         ("a tail behind the limit, in chunks", b"token=x&a=" + b"x" * KIB_64 + b"&token=y", FORM, True),
         ("10,000 parts", PARTS, "multipart/form-data; boundary=x", False),
     )
+]
+
+# RFC 8259 section 8.1: UTF-8, without a byte order mark. What is read in front of the server must be what it reads.
+ENCODINGS = [
+    _json(encoding, method, path, json.dumps(good).encode(encoding), 400, "malformed_request")
+    for (method, path), good in JSON_REQUESTS.items()
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be")
 ]
 
 # Credentials of clients.
@@ -446,57 +592,8 @@ SCOPED = [
     )
 ]
 
-# Lists and paths.
-LISTS = [
-    Hostile(f"?{query}", f"/users/me/sessions?{query}", 422, "validation_failed", "GET", headers=BEARER)
-    for query in (
-        "limit=-1",
-        "limit=0",
-        "limit=101",
-        "limit=1e2",
-        "limit=1.0",
-        "limit=%2B1",
-        "limit=",
-        "limit=abc",
-        "limit=%00",
-        "limit=99999999999999999999",
-        "limit=%EF%BC%91",
-        "limit=0x10",
-        "cursor=",
-        "cursor=AAAA",
-        "cursor=%00",
-        "cursor=%FF",
-        "cursor=" + "A" * 5000,
-        "cursor=eyJhIjoxfQ",
-        "cursor=%27%20OR%201%3D1%20--",
-        "sort=password_hash",
-        "offset=1",
-    )
-]
+# Paths.
 PATHS = [
-    Hostile(f"DELETE {path!r}", path, 404, "not_found", "DELETE", headers=BEARER)
-    for path in (
-        "/users/me/sessions/1",
-        "/users/me/sessions/none",
-        "/users/me/sessions/%00",
-        "/users/me/sessions/%FF",
-        "/users/me/sessions/00000000-0000-0000-0000-00000000000g",
-        "/users/me/sessions/00000000-0000-0000-0000-000000000000/x",
-        "/users/me/sessions/..%2f..",
-        "/users/me/sessions/' OR 1=1 --",
-    )
-]
-PATHS += [
-    Hostile(
-        "DELETE a session that isn't there",
-        "/users/me/sessions/00000000-0000-0000-0000-000000000000",
-        404,
-        "session_not_found",
-        "DELETE",
-        headers=BEARER,
-    )
-]
-PATHS += [
     Hostile(
         f"{path!r}",
         "/",
@@ -592,9 +689,6 @@ HEADERS += [
 ]
 
 REQUESTS = {
-    "json and forms": IN_JSON + IN_FORMS + BODIES,
-    "sizes": SIZES,
-    "client credentials and scopes": CREDENTIALS + SCOPED,
-    "places, lists and paths": PLACES + LISTS + PATHS,
-    "methods and headers": WRONG_METHODS + HEADERS,
+    "bodies": IN_JSON + IN_FORMS + BODIES + SIZES + ENCODINGS,
+    "credentials, places, methods and headers": CREDENTIALS + SCOPED + PLACES + PATHS + WRONG_METHODS + HEADERS,
 }

@@ -4,7 +4,9 @@ The newest one vouches for all the others, and so for every event up to the head
 """
 
 import json
+import random
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -251,11 +253,11 @@ class Sealer:
         """Add the checkpoint with the claims that `draft` answers, in the transaction that it worked in; nothing if
         it answers None. It is called again when another process was faster."""
         with self._lock:
-            for _ in range(MAX_TRIES):
+            for attempt in range(MAX_TRIES):
                 try:
                     return self._database.write(lambda tx: self._insert(tx, draft, at or utc_now()))
                 except IntegrityError:
-                    continue
+                    time.sleep(random.uniform(0.5, 1.0) * 0.002 * 2**attempt)  # noqa: S311 - jitter, no secret
             raise StoreUnavailable("sql", "other processes made each checkpoint before us")
 
     def _insert(

@@ -84,11 +84,8 @@ class ExportFile:
         return self._events(chained=False)
 
     def faults(self) -> Iterator[str]:
-        ends = list(self._section("end"))
-        if not ends:
-            self._find_fault("is missing: the export ends early")
-        elif ends != [{"end": self._counts}]:
-            self._find_fault("does not count what is here")
+        if list(self._section("end")) != [{"end": self._counts}]:
+            self._find_fault("is not followed by the end, which counts the lines")
         yield from self._faults
         for _ in range(self._more_faults):
             yield self._faults[-1]

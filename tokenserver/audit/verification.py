@@ -146,7 +146,7 @@ class _Verification:
         if key is not None and not checkpoint.is_signed_with(key):
             self._found_checkpoint("checkpoint_signature", number, "Its signature is wrong.")
             return None
-        if checkpoint.previous != before and (before is not None or number == 1):
+        if before is not None and checkpoint.previous != before:
             self._found_checkpoint(
                 "checkpoint_link", number, "It was made after another checkpoint than the one before it."
             )

@@ -18,6 +18,8 @@ AUTH_METHODS: Final = SECRET_METHODS | {"none"}
 STANDARD_SCOPES: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 
 CLIENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
+# Who did something, in the log, is a user's id, a client's, or one of these words.
+RESERVED_IDS: Final = frozenset({"cli", "registration"})
 MAX_NAME: Final = 255
 # RFC 7519 section 4.1.3: a StringOrURI. The list is kept with its members joined by spaces.
 AUDIENCE: Final = re.compile(r"[\x21-\x7E]{1,255}")
@@ -52,10 +54,12 @@ class Metadata:
 
 
 def id_faults(client_id: str) -> list[FieldError]:
-    if CLIENT_ID.fullmatch(client_id) and not _is_uuid(client_id):
+    if CLIENT_ID.fullmatch(client_id) and not _is_uuid(client_id) and client_id.lower() not in RESERVED_IDS:
         return []
     # A token's `sub` is a user's id or a client's; the two must never be taken for each other.
-    return [FieldError("client_id", "Letters, digits, . _ ~ -; at most 128; not a UUID.")]
+    return [
+        FieldError("client_id", "Letters, digits, . _ ~ -; at most 128; no UUID, not `cli`, not `registration`.")
+    ]
 
 
 def faults(metadata: Metadata, known_scopes: frozenset[str]) -> list[FieldError]:

@@ -70,18 +70,24 @@ class Pages:
 
     def _seal(self, listing: str, position: list[Any]) -> str:
         payload = json.dumps(position, separators=(",", ":")).encode()
-        return urlsafe_b64encode(_mac(self._secrets()[0], listing, payload) + payload).rstrip(b"=").decode()
+        return _text(_mac(self._secrets()[0], listing, payload) + payload)
 
     def _open(self, listing: str, cursor: str) -> list[Any] | None:
         try:
             raw = urlsafe_b64decode(cursor.encode("ascii") + b"==")
         except ValueError:
             return None
+        if cursor != _text(raw):
+            return None  # the decoder ignores stray characters; one spelling is enough
         mac, payload = raw[:MAC_BYTES], raw[MAC_BYTES:]
         if not any(hmac.compare_digest(_mac(secret, listing, payload), mac) for secret in self._secrets()):
             return None
         position: list[Any] = json.loads(payload)
         return position
+
+
+def _text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _mac(secret: bytes, listing: str, payload: bytes) -> bytes:

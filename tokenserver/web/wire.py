@@ -144,7 +144,8 @@ def read_body(schema: Schema) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
     try:
-        body = json.loads(body_bytes(), object_pairs_hook=_object)
+        # RFC 8259 section 8.1: UTF-8. The parser would guess others too, which whoever looks on reads otherwise.
+        body = json.loads(body_bytes().decode(), object_pairs_hook=_object)
         # Lone surrogates and NUL pass JSON and fail much later: in the hash, in PostgreSQL.
         json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
