@@ -22,18 +22,27 @@ import sqlalchemy
 from flask import Flask
 from flask.testing import FlaskClient
 from redis.connection import AbstractConnection
+from sqlalchemy import delete
 
 from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
+from tokenserver.storage.feed import FeedRow
 from tokenserver.storage.redis_server import Program
+from tokenserver.web import request_context
 
 # A server of the reader's own, such as CockroachDB, for which no package carries one.
 EXTERNAL = os.environ.get("TOKENSERVER_TEST_DATABASE_URL", "")
 BACKENDS = ("sqlite", "postgresql", *(["external"] if EXTERNAL else []))
 PASSWORD = "correct horse 7 battery"
 ADMIN_PASSWORD = "first admin of the tests"
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> None:
+    """What a test records by itself is not of the request that the test before it made last."""
+    request_context.forget()
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +173,8 @@ class Databases:
             url = self._templates[backend] = self.empty(backend)
             app = create_app(self.settings(url))
             list(first_start.prepare(rooms_of(app)))
+            # What the first start told the others is old by the time that a test looks.
+            rooms_of(app).database.write(lambda tx: tx.execute(delete(FeedRow)))
             rooms_of(app).database.engine.dispose()
         template = self._templates[backend]
         if backend == "external":

@@ -103,6 +103,27 @@ def test_every_line_removed_repeated_or_swapped(sealed):
 
 
 @on_sqlite
+def test_a_whole_chain_out_of_its_place_or_twice(sealed):
+    """With a count that was mended."""
+    lines = sealed.export().splitlines(keepends=True)
+    before, first, second, end = lines[:4], lines[4:14], lines[14:16], lines[16:]
+    if len({json.loads(line)["chain"] for line in first}) > 1:  # the shorter chain comes first
+        first, second = lines[4:6], lines[6:16]
+    report = sealed.verify_export(b"".join([*before, *second, *first, *end]))
+    assert [code for code, _ in found(report)] == ["chain_misplaced"]
+    mended = json.dumps({"end": {"checkpoints": 3, "events": 12 + len(first)}}).encode() + b"\n"
+    report = sealed.verify_export(b"".join([*before, *first, *second, *first, mended]))
+    assert "chain_misplaced" in [code for code, _ in found(report)]
+
+
+@on_sqlite
+def test_a_member_that_no_checkpoint_has(sealed):
+    lines = sealed.export().splitlines(keepends=True)
+    lines[1] = json.dumps(json.loads(lines[1]) | {"note": "signed by nobody"}).encode() + b"\n"
+    assert is_found(sealed, b"".join(lines))
+
+
+@on_sqlite
 def test_every_way_to_cut_it_off(sealed):
     text = sealed.export()
     for length in [*range(0, len(text) - 1, 97), *range(len(text) - 90, len(text))]:

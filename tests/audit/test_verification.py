@@ -208,6 +208,13 @@ def test_another_token_of_the_issuer_is_no_checkpoint(sealed):
     assert ("checkpoint_changed", 3) in found(sealed.verify_both())
 
 
+def test_an_algorithm_that_is_not_the_keys(sealed):
+    """The signature is good, the header lies about how it was made."""
+    liar = replace(sealed.key, signer=replace(sealed.key.signer, alg="ES256"))
+    sealed.change_checkpoint(3, jws=forged(sealed, 3, key=liar))
+    assert found(sealed.verify_both())[0] == ("checkpoint_signature", 3)
+
+
 def test_a_checkpoint_removed_from_the_middle(sealed):
     sealed.remove_checkpoint(2)
     assert found(sealed.verify_both()) == [("checkpoint_missing", 3)]

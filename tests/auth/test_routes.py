@@ -242,10 +242,10 @@ class TestLogin:
 
 class TestRefresh:
     def test_works_when_the_access_token_has_expired(self, apps: Apps, api_of: ApiOf):
-        api = api_of(apps(access_token_ttl=1))
+        api = api_of(apps(access_token_ttl=2))
         tokens = api.signed_in()
         granted(api.me(tokens["access_token"]))
-        time.sleep(1.1)
+        time.sleep(2.1)
         refused(api.me(tokens["access_token"]), 401, "invalid_token")
         body = {"refresh_token": tokens["refresh_token"]}
         response = api.http.post("/auth/refresh", json=body, headers=bearer(tokens["access_token"]))

@@ -183,7 +183,7 @@ class TestOptional:
 
 
 class TestGuard:
-    def test_authorize_decides_after_the_scope(self, verifier: Verifier, mint: Mint) -> None:
+    def test_authorize_decides_before_the_scope(self, verifier: Verifier, mint: Mint) -> None:
         asked: list[tuple[str, tuple[str, ...]]] = []
 
         def authorize(claims: Claims, scopes: tuple[str, ...]) -> None:
@@ -198,7 +198,8 @@ class TestGuard:
         assert client.get("/posts", headers=bearer(mint())).status_code == 200
         assert client.get("/posts").status_code == 200
         assert client.get("/delete", headers=bearer(mint())).status_code == 403
-        assert asked == [("web", ("posts:create", "openid")), ("web", ())]
+        delete = ("posts:delete:any", "posts:create")
+        assert asked == [("web", ("posts:create", "openid")), ("web", ()), ("web", delete)]
         answer = client.get("/any", headers=bearer(mint(claims={"roles": ["user"]})))
         assert (answer.status_code, answer.text) == (403, "of the application's own")
 

@@ -153,7 +153,7 @@ def _printable(text: str) -> str:
     type=click.Path(dir_okay=False, allow_dash=True),
     default="-",
     metavar="FILE",
-    help="Where to; `-` for stdout.  [default: -]",
+    help="Where to; `-`, which is the default, for stdout.",
 )
 @click.option("--no-checkpoint", is_flag=True, help="Don't make a checkpoint first: nothing is written to the log.")
 def export(output: str, no_checkpoint: bool) -> None:
