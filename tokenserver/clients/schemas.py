@@ -74,17 +74,17 @@ class ClientSchema(Schema):
 
 class ClientSecretSchema(Schema):
     client_id = fields.String()
-    client_secret = fields.String(metadata={"optional": True, "description": "Shown this once."})
-    client_secret_expires_at = fields.Integer(
-        metadata={"optional": True, "description": "0: never (RFC 7591 section 3.2.1)."}
-    )
+    client_secret = fields.String(metadata={"description": "Shown this once."})
+    client_secret_expires_at = fields.Integer(metadata={"description": "0: never (RFC 7591 section 3.2.1)."})
 
 
 class RegisteredClientSchema(ClientSchema):
     """With the secret, if this answer is the one that shows it."""
 
-    client_secret = fields.String(metadata={"description": "Shown this once."})
-    client_secret_expires_at = fields.Integer(metadata={"description": "0: never (RFC 7591 section 3.2.1)."})
+    client_secret = fields.String(metadata={"optional": True, "description": "Shown this once."})
+    client_secret_expires_at = fields.Integer(
+        metadata={"optional": True, "description": "0: never (RFC 7591 section 3.2.1)."}
+    )
 
 
 class ClientPageSchema(Schema):
