@@ -82,7 +82,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.register_blueprint(post_routes.blueprint(database=rooms.database, people=rooms.people, pages=rooms.pages))
     app.register_blueprint(
-        admin_routes.blueprint(feed=rooms.feed, trail=rooms.trail, keys=rooms.keys, pages=rooms.pages)
+        admin_routes.blueprint(
+            feed=rooms.feed, trail=rooms.trail, sealer=rooms.sealer, keys=rooms.keys, pages=rooms.pages
+        )
     )
     app.register_blueprint(
         identity_routes.blueprint(

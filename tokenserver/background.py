@@ -112,7 +112,10 @@ class Background:
 
     def _forget(self) -> None:
         kept = self._rooms.settings.audit_retention
-        if kept and self._rooms.checkpoints.leading:
+        if not self._rooms.checkpoints.leading:
+            return
+        self._rooms.sealer.seal(everything=True)  # what was committed long after it happened, too
+        if kept:
             self._rooms.retention.prune(utc_now() - timedelta(seconds=kept))
 
 

@@ -31,7 +31,13 @@ class Step:
 
 def prepare(rooms: Rooms) -> Iterator[Step]:
     """Raises ConfigurationError, StoreUnavailable."""
-    steps: tuple[Callable[[Rooms], tuple[str, Admin | None]], ...] = (_schema, _keys, _rows, _first_admin)
+    steps: tuple[Callable[[Rooms], tuple[str, Admin | None]], ...] = (
+        _schema,
+        _keys,
+        _rows,
+        _first_admin,
+        _checkpoint,
+    )
     for step in steps:
         started = time.perf_counter()
         what, admin = step(rooms)
@@ -89,3 +95,8 @@ def _first_admin(rooms: Rooms) -> tuple[str, Admin | None]:
     if not created:
         return "an admin exists", None
     return f"first admin: {email}", Admin(email, password)
+
+
+def _checkpoint(rooms: Rooms) -> tuple[str, None]:
+    number = rooms.sealer.seal()
+    return f"audit checkpoint: {number}" if number else "audit checkpoint is current", None

@@ -228,6 +228,7 @@ def test_init_says_what_it_did_and_may_be_repeated(empty: Deployment):
         "signing key",
         "built-in roles and client created",
         "first admin",
+        "audit checkpoint",
     ]
     assert all(step["seconds"] >= 0 for step in first["steps"])
     assert len(first["admin"]["password"]) >= 20

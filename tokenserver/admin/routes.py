@@ -13,6 +13,7 @@ from tokenserver.admin.schemas import (
     StatsQuerySchema,
     StatsSchema,
 )
+from tokenserver.audit.checkpoint import Sealer
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent
 from tokenserver.audit.record import record
@@ -27,7 +28,7 @@ from tokenserver.web.pagination import PageQuerySchema, Pages
 from tokenserver.web.wire import gives, queries, refuses
 
 
-def blueprint(*, feed: Feed, trail: Trail, keys: KeyRing, pages: Pages) -> Blueprint:
+def blueprint(*, feed: Feed, trail: Trail, sealer: Sealer, keys: KeyRing, pages: Pages) -> Blueprint:
     routes = Blueprint("admin", __name__, url_prefix="/admin")
 
     @routes.get("/logs")
@@ -80,6 +81,7 @@ def blueprint(*, feed: Feed, trail: Trail, keys: KeyRing, pages: Pages) -> Bluep
             raise Rehearsed(Effect())
         rotation = keys.rotate()
         feed.database.write(lambda tx: _record(tx, rotation))
+        sealer.seal()  # the log is vouched for by a key that is still published
         return {
             "activated": [entry.to_json() for entry in rotation.activated],
             "replaced": [entry.kid for entry in rotation.replaced],

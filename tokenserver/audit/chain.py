@@ -41,16 +41,14 @@ class Entry:
 NAMES: Final = tuple(field.name for field in fields(Entry))
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
+
+
 def link_hash(before: bytes, chain: UUID, position: int, values: tuple[Any, ...]) -> bytes:
     """SHA-256 over the hash before and, as compact JSON in UTF-8 with sorted members, the list
     [chain, position, *values in the order of `Entry`]; ids as text. `details` holds no fractions, whose spelling a
     database may change."""
-    text = json.dumps(
-        [str(chain), position, str(values[0]), *values[1:]],
-        separators=(",", ":"),
-        sort_keys=True,
-        ensure_ascii=False,
-    )
+    text = _encode([str(chain), position, str(values[0]), *values[1:]])
     return sha256(before + text.encode()).digest()
 
 

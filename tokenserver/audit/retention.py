@@ -5,6 +5,7 @@ it is as it was written. A chain that was tampered with stays for whoever looks 
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ logger = logging.getLogger("tokenserver.audit")
 # A chain of which all was pruned may go on in the process that writes it, which its stub must then connect. No
 # process leaves a chain alone for so long and takes it up again.
 IDLE: Final = timedelta(days=366)
+# Seconds between two transactions, so that others get their turn to write: SQLite has no queue for them.
+PAUSE: Final = 0.05
 
 
 class Retention:
@@ -34,15 +37,16 @@ class Retention:
         self._database = database
         self._sealer = sealer
 
-    def prune(self, older_than: datetime, limit: int = 5000) -> int:
+    def prune(self, older_than: datetime, limit: int = 1000) -> int:
         """How many events were deleted. `limit`: of events, or of checkpoints, that one transaction deletes."""
         self._sealer.seal(everything=True)
         newest, chains = self._database.read(lambda tx: (_newest(tx), _chains(tx, older_than)))
         count = self._prune_unchained(older_than, limit)
         while chains:
             count += self._prune_chains(chains, older_than, limit)
+            time.sleep(PAUSE)
         while self._sealer.add(lambda tx, ledger: _forget(tx, ledger, older_than, newest, limit)):
-            pass
+            time.sleep(PAUSE)
         return count
 
     def _prune_unchained(self, older_than: datetime, limit: int) -> int:
@@ -56,6 +60,7 @@ class Retention:
         count = 0
         while deleted := self._database.write(work):
             count += deleted
+            time.sleep(PAUSE)
         return count
 
     def _prune_chains(self, chains: list[UUID], older_than: datetime, limit: int) -> int:

@@ -51,6 +51,7 @@ def rotate(alg: str | None, emergency: bool, as_json: bool) -> None:
             rooms.keys.rotate_secret(rooms.settings.refresh_token_ttl, emergency=True)
         try:
             _tell_servers(rooms, rotation, emergency=emergency)
+            rooms.sealer.seal()  # the log is vouched for by a key that is still published
         except Unavailable as error:
             what = "the keys are rotated, but that could not be recorded"
             raise TokenserverError(private=f"{what}: {sentence(error)}") from error
