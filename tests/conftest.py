@@ -42,7 +42,7 @@ ADMIN_PASSWORD = "first admin of the tests"
 @pytest.fixture(autouse=True)
 def no_request() -> None:
     """What a test records by itself is not of the request that the test before it made last."""
-    request_context.forget()
+    request_context._current.set(None)
 
 
 @pytest.fixture(scope="session")

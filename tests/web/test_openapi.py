@@ -205,7 +205,7 @@ def test_every_oauth_error_is_described_somewhere(description: dict[str, Any]):
         for example in answer["content"]["application/json"]["examples"]
     }
     # Reserved for RFC 7009 section 2.2.1, and sent by nobody.
-    known = {kind.error for kind in OAuthError.__subclasses__()} - {"unsupported_token_type"}
+    known = {kind.error for kind in OAuthError.__subclasses__()}
     assert found == known | {"slow_down", "temporarily_unavailable"}
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit import usage
-from tokenserver.audit.chain import Chains
+from tokenserver.audit.chain import NAMES, Chains
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent, StreamPosition
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
@@ -32,19 +32,8 @@ EVENTS_KEY: Final = "ts:{0}:events"
 BATCH: Final = 1000
 # So many may wait while SQL is away, about 300 MB; then requests are refused rather than not recorded.
 FULL: Final = 500_000
-COLUMNS: Final = (
-    "event",
-    "outcome",
-    "reason",
-    "actor",
-    "client_id",
-    "address",
-    "request_id",
-    "method",
-    "path",
-    "target",
-    "details",
-)
+# What stands in the stream beside its time and endpoint; the id comes with the row.
+COLUMNS: Final = NAMES[2:]
 
 
 class Trail:

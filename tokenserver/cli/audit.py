@@ -112,21 +112,10 @@ def _events(
 
 
 def _body(event: "AuditEvent") -> dict[str, Any]:
-    names = (
-        "event",
-        "outcome",
-        "reason",
-        "actor",
-        "client_id",
-        "address",
-        "request_id",
-        "method",
-        "path",
-        "target",
-    )
+    from tokenserver.audit.chain import NAMES
+
     at = event.at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    body = {"id": str(event.id), "at": at} | {name: getattr(event, name) for name in names}
-    return body | {"details": event.details}
+    return {name: getattr(event, name) for name in NAMES} | {"id": str(event.id), "at": at}
 
 
 def _line(body: Mapping[str, Any]) -> str:

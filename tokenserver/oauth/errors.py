@@ -60,11 +60,6 @@ class UnsupportedGrantType(OAuthError):
     description = "This grant type is not supported."
 
 
-class UnsupportedTokenType(OAuthError):
-    error = "unsupported_token_type"
-    description = "Tokens of this kind are not supported here."
-
-
 class InvalidScope(OAuthError):
     error = "invalid_scope"
     description = "The scope is unknown, malformed or beyond what may be asked for."

@@ -54,11 +54,6 @@ def current() -> RequestContext:
     return context
 
 
-def forget() -> None:
-    """From here on there is no request."""
-    _current.set(None)
-
-
 def act_as(actor: str) -> None:
     """For the command line, which has no request."""
     _current.set(RequestContext(actor=actor))
