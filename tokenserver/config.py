@@ -81,6 +81,20 @@ def _path(value: str) -> Path:
         raise ValueError("names the home of a user who isn't there") from None
 
 
+def _file(value: str) -> str:
+    path = _path(value)
+    if not path.is_file():
+        raise ValueError("must name a file that can be read")
+    return str(path)
+
+
+def _networks(value: str) -> str:
+    try:
+        return ",".join(str(ipaddress.ip_network(each.strip())) for each in value.split(","))
+    except ValueError:
+        raise ValueError("must be networks with commas between them, such as 10.0.0.0/8,fd00::/8") from None
+
+
 def _issuer(value: str) -> str:
     value = _text(value)
     # RFC 8414 section 2: no query, no fragment. http is for loopback and development alone (checked below).
@@ -230,6 +244,35 @@ class Settings:
         "Age at which the active signing key is replaced by itself. `0`: only by command.",
         shown="`90d`",
     )
+    browser_session_ttl: int = _option(
+        86400,
+        _duration(60, 3650 * 86400),
+        "How long a sign-in in a browser lasts at most. Refresh tokens issued in it without `offline_access` end "
+        "with it.",
+        shown="`1d`",
+    )
+    browser_session_idle_ttl: int = _option(
+        2 * 3600, _duration(30, 3650 * 86400), "A browser that was away for so long signs in again.", shown="`2h`"
+    )
+    client_registration: str = _option(
+        "token",
+        _one_of("open", "token", "closed"),
+        "Who may register OAuth clients at `/oauth/register` (RFC 7591): everybody, who holds an initial access "
+        "token (`tokenserver client invite`), or nobody.",
+    )
+    fetch_private: str = _option(
+        "",
+        _networks,
+        "Networks, as `10.0.0.0/8,127.0.0.0/8`, that the server may fetch from although they are not public, and "
+        "by http too: `jwks_uri`, `request_uri`, `sector_identifier_uri`, back-channel logout.",
+        shown="none",
+    )
+    fetch_ca_file: str = _option(
+        "",
+        _file,
+        "PEM file of certificate authorities to trust in such fetches beside the system's.",
+        shown="none",
+    )
     registration: str = _option("open", _one_of("open", "closed"), "Who may call `POST /auth/register`.")
     rate_limits: bool = _option(
         True, _flag, "Limits on sign-in and registration. `off` only for benchmarks.", shown="`on`"
@@ -258,6 +301,8 @@ class Settings:
             set_default(self, "audience", self.issuer)
         if self.refresh_idle_ttl > self.refresh_token_ttl:
             set_default(self, "refresh_idle_ttl", self.refresh_token_ttl)
+        if self.browser_session_idle_ttl > self.browser_session_ttl:
+            set_default(self, "browser_session_idle_ttl", self.browser_session_ttl)
 
     @property
     def embedded_database(self) -> bool:

@@ -9,7 +9,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy_cockroachdb.psycopg2 import CockroachDBDialect_psycopg2
 
-from tokenserver.posts import models as posts  # noqa: F401 - its table belongs to the schema
+from tokenserver.oauth import models as oauth  # noqa: F401 - their tables belong to the schema
+from tokenserver.posts import models as posts  # noqa: F401
 from tokenserver.storage import schema
 from tokenserver.storage.sql import Base, Database
 

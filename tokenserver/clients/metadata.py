@@ -3,17 +3,42 @@
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import UUID
 
 from tokenserver.errors import FieldError
 
-GRANT_TYPES: Final = frozenset({"client_credentials", "password", "refresh_token"})
-# RFC 7591 section 2.1: the grant type that a response type leads to.
-RESPONSE_TYPES: Final[Mapping[str, str]] = {"code": "authorization_code"}
-SECRET_METHODS: Final = frozenset({"client_secret_basic", "client_secret_post"})
-AUTH_METHODS: Final = SECRET_METHODS | {"none"}
+DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+GRANT_TYPES: Final = frozenset(
+    {
+        "authorization_code",
+        "client_credentials",
+        "implicit",
+        "password",
+        "refresh_token",
+        DEVICE_CODE,
+        TOKEN_EXCHANGE,
+    }
+)
+# OIDC Registration section 2: the grant types that a response type needs. Its words in alphabetical order.
+RESPONSE_TYPES: Final[Mapping[str, frozenset[str]]] = {
+    "code": frozenset({"authorization_code"}),
+    "code id_token": frozenset({"authorization_code", "implicit"}),
+    "code id_token token": frozenset({"authorization_code", "implicit"}),
+    "code token": frozenset({"authorization_code", "implicit"}),
+    "id_token": frozenset({"implicit"}),
+    "id_token token": frozenset({"implicit"}),
+}
+SECRET_METHODS: Final = frozenset({"client_secret_basic", "client_secret_post", "client_secret_jwt"})
+ASSERTION_METHODS: Final = frozenset({"client_secret_jwt", "private_key_jwt"})
+AUTH_METHODS: Final = SECRET_METHODS | ASSERTION_METHODS | {"none"}
+# Asymmetric alone: what signs ID tokens, userinfo and introspection, and what clients may sign with.
+SIGNING_ALGS: Final = ("RS256", "PS256", "ES256", "EdDSA")
+SECRET_ALGS: Final = ("HS256",)  # client_secret_jwt
+KEY_MANAGEMENT_ALGS: Final = ("RSA-OAEP-256", "ECDH-ES")
+CONTENT_ENCRYPTION_ALGS: Final = ("A256GCM",)
 # OpenID Connect Core sections 5.4 and 11: they speak of a user. Every other scope is a permission.
 STANDARD_SCOPES: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 
@@ -38,9 +63,16 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What can be edited: RFC 7591's fields and two of ours. `scope`: the most it may ask for. `audience`: of its
-    access tokens, instead of this server. `first_party`: users are not asked for consent, and its scope is all that
-    they hold."""
+    """What can be edited, by the names of RFC 7591, OpenID Connect Dynamic Registration and the logout
+    specifications, and some of ours:
+
+    `scope`: the most it may ask for. `audience`: of its access tokens, instead of this server. `first_party`: users
+    are not asked for consent, and its scope is all that they hold. `assertion_audience`: what the `aud` of its
+    assertions may be: "issuer" alone (FAPI 2.0), or "endpoint" too. `token_exchange`: whose tokens it may exchange
+    (RFC 8693): `{"clients": [client_id, … or "*"], "impersonation": bool, "delegation": bool}`; None: nobody's.
+
+    An algorithm of None: the server's default for signatures, no encryption, plain JSON for userinfo.
+    """
 
     client_name: str = ""
     redirect_uris: Sequence[str] = ()
@@ -51,6 +83,54 @@ class Metadata:
     jwks: Mapping[str, Any] | None = None
     audience: Sequence[str] = ()
     first_party: bool = False
+
+    # The rest is kept in one column, where it isn't the default.
+    application_type: str = "web"
+    contacts: Sequence[str] = ()
+    client_uri: str | None = None
+    logo_uri: str | None = None
+    policy_uri: str | None = None
+    tos_uri: str | None = None
+    jwks_uri: str | None = None
+    software_id: str | None = None
+    software_version: str | None = None
+    subject_type: str = "public"
+    sector_identifier_uri: str | None = None
+    id_token_signed_response_alg: str | None = None
+    id_token_encrypted_response_alg: str | None = None
+    id_token_encrypted_response_enc: str | None = None
+    userinfo_signed_response_alg: str | None = None
+    introspection_signed_response_alg: str | None = None
+    access_token_signed_response_alg: str | None = None
+    request_object_signing_alg: str | None = None
+    token_endpoint_auth_signing_alg: str | None = None
+    default_max_age: int | None = None
+    require_auth_time: bool = False
+    default_acr_values: Sequence[str] = ()
+    initiate_login_uri: str | None = None
+    request_uris: Sequence[str] = ()
+    post_logout_redirect_uris: Sequence[str] = ()
+    frontchannel_logout_uri: str | None = None
+    frontchannel_logout_session_required: bool = False
+    backchannel_logout_uri: str | None = None
+    backchannel_logout_session_required: bool = False
+    assertion_audience: str = "endpoint"
+    token_exchange: Mapping[str, Any] | None = None
+
+
+COLUMNS: Final = (
+    "client_name",
+    "redirect_uris",
+    "grant_types",
+    "response_types",
+    "scope",
+    "token_endpoint_auth_method",
+    "jwks",
+    "audience",
+    "first_party",
+)
+# Of the rest, the default of each.
+OPTIONAL: Final[Mapping[str, Any]] = {f.name: f.default for f in fields(Metadata) if f.name not in COLUMNS}
 
 
 def id_faults(client_id: str) -> list[FieldError]:
@@ -88,8 +168,9 @@ def _grant_faults(metadata: Metadata) -> list[FieldError]:
     if metadata.token_endpoint_auth_method == "none" and "client_credentials" in grant_types:
         # RFC 6749 section 4.4: confidential clients only
         errors.append(FieldError("grant_types", "client_credentials needs a confidential client."))
-    if not all(RESPONSE_TYPES.get(each) in grant_types for each in metadata.response_types):
-        errors.append(FieldError("response_types", "Each needs its grant type in grant_types."))
+    needed = [RESPONSE_TYPES.get(each) for each in metadata.response_types]
+    if not all(each is not None and each <= grant_types for each in needed):
+        errors.append(FieldError("response_types", "Each needs its grant types in grant_types."))
     return errors
 
 

@@ -1,7 +1,7 @@
 """The registered clients: found from memory, created, updated, deleted, their secrets rotated."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from tokenserver.audit.record import record
 from tokenserver.clients import client_secret, jwks
 from tokenserver.clients.metadata import (
     CLIENT_ID,
+    OPTIONAL,
     SECRET_METHODS,
     STANDARD_SCOPES,
     Metadata,
@@ -37,16 +38,21 @@ EDITABLE: Final = tuple(field.name for field in fields(Metadata))
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A registered client, as of the last `Feed.sync`. `scope`: the most it may ask for."""
+    """A registered client, as of the last `Feed.sync`. `scope`: the most it may ask for. `metadata`: all of it, for
+    what the fields here don't hold."""
 
     client_id: str
     client_name: str
     client_secret_digest: bytes | None
+    client_secret_sealed: bytes | None
+    registration_access_token_digest: bytes | None
     grant_types: frozenset[str]
+    response_types: frozenset[str]
     scope: frozenset[str]
     token_endpoint_auth_method: str
     audience: tuple[str, ...]
     first_party: bool
+    metadata: Metadata
 
     @property
     def is_confidential(self) -> bool:
@@ -124,7 +130,8 @@ class Clients:
         values = self._values(metadata, client_id)
         now = utc_now()
         client_id = client_id or secrets.token_hex(12)
-        row = ClientRow(client_id=client_id, created_at=now, updated_at=now, **values)
+        row = ClientRow(client_id=client_id, created_at=now, updated_at=now)
+        _keep(row, values)
         secret = _new_secret(row) if row.token_endpoint_auth_method in SECRET_METHODS else None
         if tx.get(ClientRow, client_id) is not None:
             raise Conflict("There is a client with this id.", code="client_exists")
@@ -146,15 +153,14 @@ class Clients:
         Raises Invalid, NotFound, Conflict `builtin_client`.
         """
         row = self.lock(tx, client_id)
-        values = self._values(metadata)
-        changed = [name for name in EDITABLE if getattr(row, name) != values[name]]
+        values, old = self._values(metadata), _kept(row)
+        changed = [name for name in EDITABLE if old[name] != values[name]]
         if client_id == FIRST_PARTY and not set(BUILTIN).isdisjoint(changed):
             raise Conflict("Signing in depends on this of the built-in client.", code="builtin_client")
         if not changed:
             return row, None
         before = _recorded(row, changed)
-        for name in changed:
-            setattr(row, name, values[name])
+        _keep(row, values)
         secret = None
         if row.token_endpoint_auth_method not in SECRET_METHODS:
             row.client_secret_digest = None
@@ -205,6 +211,7 @@ class Clients:
             "jwks": None if metadata.jwks is None else jwks.understood(metadata.jwks),
             "audience": [*metadata.audience],
             "first_party": metadata.first_party,
+            **{name: _plain(getattr(metadata, name)) for name in OPTIONAL},
         }
 
 
@@ -236,7 +243,7 @@ def described(row: ClientRow) -> dict[str, Any]:
     return {
         "client_id": row.client_id,
         "client_id_issued_at": int(row.created_at.timestamp()),
-        **{name: getattr(row, name) for name in EDITABLE},
+        **_kept(row),
         "created_at": row.created_at,
         "updated_at": row.updated_at,
     }
@@ -244,10 +251,32 @@ def described(row: ClientRow) -> dict[str, Any]:
 
 def _recorded(row: ClientRow, names: Iterable[str]) -> dict[str, Any]:
     """For the audit log, where keys are known by their thumbprints."""
-    values = {name: getattr(row, name) for name in names}
+    kept = _kept(row)
+    values = {name: kept[name] for name in names}
     if values.get("jwks") is not None:
         values["jwks"] = jwks.thumbprints(values["jwks"])
     return values
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _keep(row: ClientRow, values: Mapping[str, Any]) -> None:
+    """`values`: of all of `EDITABLE`."""
+    for name in EDITABLE:
+        if name not in OPTIONAL:
+            setattr(row, name, values[name])
+    row.optional = {name: values[name] for name in OPTIONAL if values[name] != _plain(OPTIONAL[name])} or None
+
+
+def _kept(row: ClientRow) -> dict[str, Any]:
+    """All of `EDITABLE`."""
+    given = row.optional or {}
+    return {
+        name: given.get(name, _plain(OPTIONAL[name])) if name in OPTIONAL else getattr(row, name)
+        for name in EDITABLE
+    }
 
 
 def _new_secret(row: ClientRow) -> str:
@@ -261,9 +290,13 @@ def _client(row: ClientRow) -> Client:
         client_id=row.client_id,
         client_name=row.client_name,
         client_secret_digest=row.client_secret_digest,
+        client_secret_sealed=row.client_secret_sealed,
+        registration_access_token_digest=row.registration_access_token_digest,
         grant_types=frozenset(row.grant_types),
+        response_types=frozenset(row.response_types),
         scope=frozenset(row.scope.split()),
         token_endpoint_auth_method=row.token_endpoint_auth_method,
         audience=tuple(row.audience),
         first_party=row.first_party,
+        metadata=Metadata(**_kept(row) | {"scope": row.scope.split()}),
     )

@@ -1,7 +1,8 @@
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import String, Text
+from sqlalchemy import JSON, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.storage.sql import Base, new_id
@@ -9,7 +10,7 @@ from tokenserver.storage.sql import Base, new_id
 
 class User(Base):
     """`username_key`, `email_key`, `name_key`: what is compared and searched (`identity.names`); the others are
-    what is shown."""
+    what is shown. `claims`: what else is known of the person (`identity.claims`)."""
 
     __tablename__ = "users"
 
@@ -22,5 +23,8 @@ class User(Base):
     name_key: Mapped[str | None] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(10), default="active")
+    claims: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    email_verified: Mapped[bool | None]
+    phone_number_verified: Mapped[bool | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

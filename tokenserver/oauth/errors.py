@@ -65,6 +65,23 @@ class InvalidScope(OAuthError):
     description = "The scope is unknown, malformed or beyond what may be asked for."
 
 
+class InvalidTarget(OAuthError):
+    """RFC 8707 section 2."""
+
+    error = "invalid_target"
+    description = "The resource is unknown, malformed or not for this client."
+
+
+class AccessDenied(OAuthError):
+    error = "access_denied"
+    description = "The user or the server refused the request."
+
+
+class UnsupportedResponseType(OAuthError):
+    error = "unsupported_response_type"
+    description = "This response type is not supported."
+
+
 # What isn't a refusal by the protocol, in words that RFC 6749 section 4.1.2.1 knows for it.
 WORDS: Final = {429: "slow_down", 500: "server_error", 503: "temporarily_unavailable"}
 

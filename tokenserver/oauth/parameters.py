@@ -1,11 +1,14 @@
 """The shape of a request to a token-like endpoint: a form in the body, each parameter once."""
 
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
 from tokenserver.oauth.errors import InvalidRequest
 
 MAX_PARAMETERS: Final = 50
+# RFC 8707 section 2 and RFC 8693 section 2.1: these alone may be repeated. Neither holds a space; spaces part them.
+REPEATABLE: Final = frozenset({"resource", "audience"})
 
 
 def parse_form(body: bytes, content_type: str, query: str) -> dict[str, str]:
@@ -28,15 +31,25 @@ def parse_form(body: bytes, content_type: str, query: str) -> dict[str, str]:
         )
     except ValueError:
         raise InvalidRequest from None
+    return unique(pairs)
+
+
+def unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Each parameter once, empty ones left out; of `REPEATABLE` the values with spaces between them. Raises
+    InvalidRequest."""
     parameters: dict[str, str] = {}
     seen = set()
     for name, value in pairs:
-        if name in seen:
+        if name in seen and name not in REPEATABLE:
             raise InvalidRequest("A parameter is repeated.")
         seen.add(name)
         # PostgreSQL can't hold NUL, and no parameter of any grant may.
         if "\0" in value or "\0" in name:
             raise InvalidRequest
-        if value:
+        if value and name in REPEATABLE:
+            if " " in value:
+                raise InvalidRequest
+            parameters[name] = f"{parameters[name]} {value}" if name in parameters else value
+        elif value:
             parameters[name] = value
     return parameters

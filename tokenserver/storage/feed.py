@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, String, delete, insert, select, text
+from sqlalchemy import BigInteger, LargeBinary, String, delete, insert, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.errors import StoreUnavailable
@@ -75,7 +75,8 @@ class FeedRow(Base):
 
 
 class ServerState(Base):
-    """One row: the epoch, and the longest lifetime that any token of this deployment was issued with (s)."""
+    """One row: the epoch, the longest lifetime that any token of this deployment was issued with (s), and the key
+    that makes pairwise subjects, which outlives every other secret."""
 
     __tablename__ = "server_state"
 
@@ -83,6 +84,7 @@ class ServerState(Base):
     epoch: Mapped[str] = mapped_column(String(32))
     redis_run_id: Mapped[str] = mapped_column(String(64))
     longest_token_lifetime: Mapped[int]
+    pairwise_key: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
 
 class Change:
@@ -343,6 +345,10 @@ def family_key(family_id: UUID | str) -> str:
 
 
 def initialize(tx: Transaction) -> None:
-    """The one row of `server_state`, where it is missing."""
-    if tx.execute(text("SELECT count(*) FROM server_state")).scalar_one() == 0:
-        tx.add(ServerState(id=1, epoch="", redis_run_id="", longest_token_lifetime=0))
+    """The one row of `server_state`, where it or something in it is missing."""
+    state = tx.get(ServerState, 1, with_for_update=True)
+    if state is None:
+        state = ServerState(id=1, epoch="", redis_run_id="", longest_token_lifetime=0)
+        tx.add(state)
+    if state.pairwise_key is None:
+        state.pairwise_key = secrets.token_bytes(32)

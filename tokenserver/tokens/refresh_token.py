@@ -7,6 +7,7 @@ with a checkpoint of the generation. `docs/refresh-tokens.md` tells the whole st
 
 import hashlib
 import hmac
+import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What never changes about a family. `scope` None: whatever the user holds, as of each refresh.
+    """What never changes about a family. `scope` None: whatever the user holds, as of each refresh. `claims`: the
+    claims asked for by name, as JSON, or None.
 
     `authenticated_at`, `expires_at` in ms since 1970, `idle_lifetime` in ms.
     """
@@ -68,6 +70,7 @@ class Family:
     expires_at: int
     idle_lifetime: int
     binding: str | None
+    claims: str | None = None
 
     def to_hash(self) -> list[str | int]:
         """Fields for Redis; short ones, since there may be millions of families."""
@@ -78,6 +81,8 @@ class Family:
             fields += ["o", self.scope]
         if self.binding is not None:
             fields += ["b", self.binding]
+        if self.claims is not None:
+            fields += ["q", self.claims]
         return fields
 
     @classmethod
@@ -94,6 +99,7 @@ class Family:
             expires_at=int(fields["x"]),
             idle_lifetime=int(fields["i"]),
             binding=fields.get("b"),
+            claims=fields.get("q"),
         )
 
     @classmethod
@@ -105,11 +111,12 @@ class Family:
             client_id=family.client_id,
             scope=family.scope,
             audience=tuple(family.audience),
-            authenticated_at=_ms(session.authenticated_at),
-            amr=tuple(session.amr),
+            authenticated_at=_ms(family.authenticated_at or session.authenticated_at),
+            amr=tuple(session.amr if family.amr is None else family.amr),
             expires_at=_ms(family.expires_at),
             idle_lifetime=family.idle_lifetime * 1000,
             binding=family.binding,
+            claims=None if family.claims is None else json.dumps(family.claims, separators=(",", ":")),
         )
 
 

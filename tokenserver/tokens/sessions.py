@@ -1,10 +1,10 @@
 """Sessions: one sign-in of a user each, with the refresh families in it; their start and every way they end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, delete, func, select, update
@@ -48,7 +48,10 @@ class Sessions:
         self._lifetime = lifetime
         self._idle_lifetime = idle_lifetime
 
-    def start(self, tx: Transaction, sign_in: SignIn) -> Session:
+    def start(
+        self, tx: Transaction, sign_in: SignIn, *, lifetime: int | None = None, cookie_digest: bytes | None = None
+    ) -> Session:
+        """`lifetime` in s: that of refresh tokens when not given. `cookie_digest`: of the browser that signs in."""
         now = utc_now()
         session = Session(
             id=new_id(),
@@ -57,9 +60,11 @@ class Sessions:
             authenticated_at=now,
             amr=list(sign_in.amr),
             created_at=now,
-            expires_at=now + timedelta(seconds=self._lifetime),
+            expires_at=now + timedelta(seconds=self._lifetime if lifetime is None else lifetime),
             address=sign_in.address,
             user_agent=sign_in.user_agent,
+            cookie_digest=cookie_digest,
+            used_at=None if cookie_digest is None else now,
         )
         tx.add(session)
         tx.flush()
@@ -67,12 +72,26 @@ class Sessions:
         return session
 
     def start_family(
-        self, tx: Transaction, session: Session, *, client_id: str, scope: str | None, audience: Sequence[str]
+        self,
+        tx: Transaction,
+        session: Session,
+        *,
+        client_id: str,
+        scope: str | None,
+        audience: Sequence[str],
+        family_id: UUID | None = None,
+        authenticated_at: datetime | None = None,
+        amr: Sequence[str] | None = None,
+        claims: Mapping[str, Any] | None = None,
     ) -> tuple[Family, datetime]:
-        """A family and the moment of its first generation; `RefreshTokens.publish` them after the commit."""
+        """A family and the moment of its first generation; `RefreshTokens.publish` them after the commit.
+
+        `family_id`: where tokens were issued under it already. `authenticated_at`, `amr`: of the sign-in that it
+        descends from, where that is not the session's last. `claims`: asked for by name.
+        """
         now = utc_now()
         row = RefreshFamily(
-            id=new_id(),
+            id=family_id or new_id(),
             session_id=session.id,
             user_id=session.user_id,
             client_id=client_id,
@@ -83,6 +102,9 @@ class Sessions:
             expires_at=session.expires_at,
             generation=1,
             rotated_at=now,
+            authenticated_at=authenticated_at or session.authenticated_at,
+            amr=list(session.amr if amr is None else amr),
+            claims=None if claims is None else dict(claims),
         )
         tx.add(row)
         return Family.from_rows(row, session), now
