@@ -22,7 +22,9 @@ from tokenserver.identity.people import People
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
+from tokenserver.oauth.browser_session import BrowserSessions
 from tokenserver.oauth.grants.request import Collaborators
+from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.issuing import Issuing
 from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.storage.feed import Entry, Feed, Kind
@@ -35,6 +37,7 @@ from tokenserver.tokens.refresh_token import RefreshTokens
 from tokenserver.tokens.revocation import Revocation
 from tokenserver.tokens.sessions import Sessions
 from tokenserver.verify.access_token import Verifier
+from tokenserver.web.cookies import Cookies
 from tokenserver.web.pagination import Pages
 from tokenserver.web.rate_limit import RateLimits
 
@@ -64,6 +67,9 @@ class Rooms:
     retention: Retention
     admission: Admission
     active_tokens: ActiveTokens
+    cookies: Cookies
+    browser_sessions: BrowserSessions
+    interactions: Interactions
     collaborators: Collaborators
     pipeline: Pipeline
 
@@ -144,6 +150,9 @@ class Rooms:
             retention=Retention(database, sealer),
             admission=Admission(feed, active_tokens, trail),
             active_tokens=active_tokens,
+            cookies=Cookies(settings.issuer),
+            browser_sessions=BrowserSessions(feed, people, sessions, revocation, settings),
+            interactions=Interactions(feed, limits),
             collaborators=collaborators,
             pipeline=Pipeline(clients, collaborators),
         )

@@ -28,6 +28,7 @@ class Event(StrEnum):
     ROLE_PERMISSIONS_CHANGED = "role:permissions_changed"
     ROLE_UNASSIGNED = "role:unassigned"
     SESSION_ENDED = "session:ended"
+    SESSION_REAUTHENTICATED = "session:reauthenticated"
     SESSION_STARTED = "session:started"
     SIGNING_KEY_ROTATED = "signing_key:rotated"
     USER_CREATED = "user:created"

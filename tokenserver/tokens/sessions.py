@@ -146,8 +146,9 @@ class Sessions:
 
         ended = tx.execute(select(RefreshFamily.id, RefreshFamily.session_id).where(*families)).all()
         if family_id is not None or client_id is not None:
-            # A session ends with the last of its families.
+            # A session ends with the last of its families; a browser's doesn't, whatever its clients give back.
             sessions.append(Session.id.in_(self._left_empty(tx, ended, client_id)))
+            sessions.append(Session.cookie_digest.is_(None))
         gone = tx.scalars(select(Session.id).where(*sessions)).all()
 
         fields = {"ended_at": utc_now(), "end_reason": reason.value}
@@ -217,9 +218,8 @@ class Sessions:
 
         def read(tx: Transaction) -> list[tuple[Session, datetime]]:
             now = utc_now()
-            used = func.max(RefreshFamily.rotated_at)
             query = (
-                select(Session, used)
+                select(Session, func.max(RefreshFamily.rotated_at))
                 .outerjoin(RefreshFamily, RefreshFamily.session_id == Session.id)
                 .where(Session.ended_at.is_(None), Session.expires_at > now)
                 .group_by(Session.id)
@@ -231,7 +231,10 @@ class Sessions:
             if before is not None:
                 at, last = before
                 query = query.where((Session.created_at < at) | ((Session.created_at == at) & (Session.id < last)))
-            return [(session, last_used or session.created_at) for session, last_used in tx.execute(query)]
+            return [
+                (session, max(filter(None, (rotated_at, session.used_at, session.created_at))))
+                for session, rotated_at in tx.execute(query)
+            ]
 
         return self._feed.database.read(read)
 

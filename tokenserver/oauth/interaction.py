@@ -1,0 +1,118 @@
+"""Pending interactions: what a browser asked for and can only get when its user has signed in or consented
+(RFC 6749 section 3.1). They lie in Redis for an hour.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from tokenserver.errors import StoreUnavailable
+from tokenserver.oauth.errors import InvalidRequest
+from tokenserver.storage.feed import Feed, now_ms
+from tokenserver.storage.redis import RedisReplaced, RedisStore
+from tokenserver.web.rate_limit import Limit, RateLimits, network_of
+from tokenserver.web.request_context import current
+
+T = TypeVar("T")
+
+LIFETIME_SECONDS: Final = 3600
+# Anybody may begin one, and Redis must not fill up with them: of one, and of all from one network.
+MAX_BYTES: Final = 64 * 1024
+BEGUN: Final = Limit("interaction", burst=300, interval_ms=500)
+ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+# A path of this server: not `//host`, `/\host`, nor what a browser strips to become one (CVE-2023-49438).
+LOCAL_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """`began_at` in ms since 1970. `resume`: the path of this server to go on at. `data`: JSON, of whoever began it;
+    the pages read `login_hint`, `redirect_uri`, `scope` and `claims` there, and write `consent`, `consent_user`.
+    """
+
+    id: str
+    began_at: int
+    resume: str
+    client_id: str | None
+    data: Mapping[str, Any]
+
+
+class Interactions:
+    """Each belongs to the browser that began it, known by its `browser` cookie: nobody can hand somebody else a
+    half-finished sign-in. Neither the id nor the cookie is stored, so a dump of Redis holds nothing to go on with.
+
+    Every method raises StoreUnavailable.
+    """
+
+    def __init__(self, feed: Feed, limits: RateLimits) -> None:
+        self._feed = feed
+        self._limits = limits
+
+    def begin(self, browser: str, *, resume: str, client_id: str | None, data: Mapping[str, Any]) -> Interaction:
+        """`resume`: "{id}" in it stands for the new id. Raises InvalidRequest (too much data), TooManyRequests."""
+        new_id = secrets.token_urlsafe(32)
+        resume = resume.replace("{id}", new_id)
+        if not LOCAL_PATH.fullmatch(resume):
+            raise ValueError("not a path of this server")
+        interaction = Interaction(new_id, now_ms(), resume, client_id, data)
+        value = _written(interaction, browser)
+        self._limits.take((BEGUN, network_of(current().address)))
+        self._ask(lambda store: store.ask(lambda c: c.set(_key(new_id), value, ex=LIFETIME_SECONDS)))
+        return interaction
+
+    def find(self, interaction_id: str, browser: str | None) -> Interaction | None:
+        """None for an unknown one, an expired one, and one of another browser."""
+        if browser is None or not ID.fullmatch(interaction_id):
+            return None
+        value = self._ask(lambda store: store.ask(lambda c: c.get(_key(interaction_id))))
+        if value is None:
+            return None
+        fields = json.loads(value)
+        if not secrets.compare_digest(fields["b"], _digest(browser)):
+            return None
+        return Interaction(interaction_id, fields["t"], fields["r"], fields["c"], fields["d"])
+
+    def replace(self, interaction: Interaction, browser: str) -> None:
+        """What has ended meanwhile stays ended, and no replacement lives longer than the first."""
+        value = _written(interaction, browser)
+        self._ask(lambda store: store.ask(lambda c: c.set(_key(interaction.id), value, xx=True, keepttl=True)))
+
+    def end(self, interaction_id: str) -> None:
+        self._ask(lambda store: store.ask(lambda c: c.delete(_key(interaction_id))))
+
+    def _ask(self, question: Callable[[RedisStore], T]) -> T:
+        try:
+            return question(self._feed.store)
+        except RedisReplaced:
+            self._feed.sync()
+        try:
+            return question(self._feed.store)
+        except RedisReplaced as error:
+            raise StoreUnavailable("redis", "replaced just now") from error
+
+
+def _written(interaction: Interaction, browser: str) -> str:
+    fields = {
+        "b": _digest(browser),
+        "t": interaction.began_at,
+        "r": interaction.resume,
+        "c": interaction.client_id,
+        "d": dict(interaction.data),
+    }
+    value = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    if len(value.encode()) > MAX_BYTES:
+        raise InvalidRequest("The request is too large.")
+    return value
+
+
+def _key(interaction_id: str) -> str:
+    return f"ts:{{0}}:i:{_digest(interaction_id)}"
+
+
+def _digest(text: str) -> str:
+    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()

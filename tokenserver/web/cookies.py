@@ -1,0 +1,58 @@
+"""The two cookies of a browser (RFC 6265): who is signed in, and which browser this is."""
+
+import re
+import secrets
+from typing import Final
+
+from flask import Response, request
+
+# 256 bits, as `new_cookie` writes them.
+VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+def new_cookie() -> str:
+    return secrets.token_urlsafe(32)
+
+
+class Cookies:
+    """`session`: replaced at every sign-in. `browser`: set at first need and kept across sign-ins; pending
+    interactions and forms are bound to it.
+
+    On https no other host and no path can set them (OWASP ASVS 3.3.1: __Host-). Elsewhere their names are our own:
+    cookies are shared by all ports of a host (RFC 6265 section 8.5), and on a developer's machine the client that
+    signs people in here often stands beside this server with a cookie called "session".
+    """
+
+    def __init__(self, issuer: str) -> None:
+        self._secure = issuer.startswith("https:")
+        prefix = "__Host-" if self._secure else "tokenserver_"
+        self.session_name: Final = f"{prefix}session"
+        self.browser_name: Final = f"{prefix}browser"
+
+    def session(self) -> str | None:
+        """Of this request; what this server can't have made counts as none."""
+        return self._given(self.session_name)
+
+    def browser(self) -> str | None:
+        return self._given(self.browser_name)
+
+    @staticmethod
+    def _given(name: str) -> str | None:
+        value = request.cookies.get(name, "")
+        return value if VALUE.fullmatch(value) else None
+
+    def keep_session(self, response: Response, value: str) -> None:
+        """Until the browser is closed; the server may end it before."""
+        self._set(response, self.session_name, value)
+
+    def forget_session(self, response: Response) -> None:
+        self._set(response, self.session_name, "", max_age=0)
+
+    def keep_browser(self, response: Response, value: str) -> None:
+        """`value`: of the request, or a new one, which alone is sent."""
+        if value != self.browser():
+            self._set(response, self.browser_name, value)
+
+    def _set(self, response: Response, name: str, value: str, max_age: int | None = None) -> None:
+        # OWASP ASVS 3.3.1 to 3.3.4. Lax: the way here from a client's page is a navigation from another site.
+        response.set_cookie(name, value, max_age, path="/", secure=self._secure, httponly=True, samesite="Lax")
