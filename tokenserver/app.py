@@ -123,7 +123,7 @@ def create_worker() -> Flask:
     logging.basicConfig(
         level=rooms.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    rooms.keys.ensure(rooms.settings.signing_alg)
+    rooms.ensure_keys()
     # Away now is no reason not to start: it answers 503 and heals. Wrong for good is one.
     with suppress(StoreUnavailable):
         redis_rules.require(rooms.store)

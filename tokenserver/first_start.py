@@ -53,7 +53,7 @@ def _schema(rooms: Rooms) -> tuple[str, None]:
 
 
 def _keys(rooms: Rooms) -> tuple[str, None]:
-    rooms.keys.ensure(rooms.settings.signing_alg)
+    rooms.ensure_keys()
     return f"signing key: {rooms.keys.signer(rooms.settings.signing_alg).kid}", None
 
 

@@ -27,6 +27,7 @@ from tokenserver.oauth.grants.request import Collaborators
 from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.issuing import Issuing
 from tokenserver.oauth.pipeline import Pipeline
+from tokenserver.oauth.subject import Subjects
 from tokenserver.storage.feed import Entry, Feed, Kind
 from tokenserver.storage.redis import RedisStore
 from tokenserver.storage.sql import Database
@@ -99,6 +100,7 @@ class Rooms:
         clients = Clients(feed, scope.KNOWN)
         sessions = Sessions(feed, lifetime=settings.refresh_token_ttl, idle_lifetime=settings.refresh_idle_ttl)
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
+        subjects = Subjects(database)
         collaborators = Collaborators(
             feed=feed,
             people=people,
@@ -107,7 +109,8 @@ class Rooms:
             sessions=sessions,
             refresh_tokens=refresh_tokens,
             revocation=revocation,
-            issuing=Issuing(settings, keys),
+            subjects=subjects,
+            issuing=Issuing(settings, keys, people, subjects),
             trail=trail,
         )
         verifier, any_audience = (
@@ -128,6 +131,7 @@ class Rooms:
             clients=clients,
             people=people,
             rights=rights,
+            subjects=subjects,
         )
         return cls(
             settings=settings,
@@ -156,6 +160,11 @@ class Rooms:
             collaborators=collaborators,
             pipeline=Pipeline(clients, collaborators),
         )
+
+    def ensure_keys(self) -> None:
+        # OpenID Connect Core section 15.1: ID tokens can always be signed by RS256, whatever the default is.
+        for alg in dict.fromkeys((self.settings.signing_alg, "RS256")):
+            self.keys.ensure(alg)
 
 
 def _follow(keys: KeyRing) -> Callable[[Entry], None]:

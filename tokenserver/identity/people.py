@@ -1,9 +1,10 @@
 """The people: found, registered, changed, disabled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import or_, select
@@ -26,7 +27,7 @@ DISABLED: Final = "disabled"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A user as of the last `Feed.sync`, without the password."""
+    """A user as of the last `Feed.sync`, without the password. `claims`: `User.claims`."""
 
     id: UUID
     username: str
@@ -35,6 +36,9 @@ class Person:
     status: str
     created_at: datetime
     updated_at: datetime
+    claims: Mapping[str, Any]
+    email_verified: bool
+    phone_number_verified: bool
 
     @property
     def is_active(self) -> bool:
@@ -42,7 +46,18 @@ class Person:
 
     @classmethod
     def of(cls, row: User) -> "Person":
-        return cls(row.id, row.username, row.email, row.name, row.status, row.created_at, row.updated_at)
+        return cls(
+            id=row.id,
+            username=row.username,
+            email=row.email,
+            name=row.name,
+            status=row.status,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            claims=MappingProxyType(row.claims or {}),
+            email_verified=bool(row.email_verified),
+            phone_number_verified=bool(row.phone_number_verified),
+        )
 
 
 class People:

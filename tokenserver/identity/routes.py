@@ -1,6 +1,6 @@
 """`/users/me`: one's own account and sessions."""
 
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -150,7 +150,8 @@ def _check(person: Person, changes: dict[str, Any], new_password: str | None) ->
 
 
 def user_body(person: Person, held: Held) -> dict[str, Any]:
-    return asdict(person) | {"roles": list(held.roles), "permissions": sorted(held.permissions)}
+    account = {field.name: getattr(person, field.name) for field in fields(person)}
+    return account | {"roles": list(held.roles), "permissions": sorted(held.permissions)}
 
 
 def _session_body(session: Session, used: datetime, mine: UUID | None) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import time
 from uuid import UUID
 
 from tokenserver.access.rights import Rights
-from tokenserver.clients.registry import Clients
+from tokenserver.clients.registry import Client, Clients
 from tokenserver.identity.people import People
+from tokenserver.oauth.subject import Subjects
 from tokenserver.storage.feed import Feed
 from tokenserver.tokens.access_token import issued_at_ms
 from tokenserver.tokens.revocation import Revocation
@@ -31,6 +32,7 @@ class ActiveTokens:
         clients: Clients,
         people: People,
         rights: Rights,
+        subjects: Subjects,
     ) -> None:
         self.verifier = verifier
         self.any_audience = any_audience
@@ -39,6 +41,7 @@ class ActiveTokens:
         self._clients = clients
         self._people = people
         self._rights = rights
+        self._subjects = subjects
 
     def holder(self, claims: Claims) -> Holder:
         """As of now: one round trip to Redis; no SQL once its rows are cached.
@@ -53,32 +56,50 @@ class ActiveTokens:
         # The verifier allows for other people's clocks; this one is the issuer's own.
         if claims.exp <= time.time():
             raise InvalidToken("expired", description="The access token is expired.")
+        client = self._clients.find(claims.client_id)
+        user_id = self._user_id(claims, client)
         family_id = claims.raw.get("fam")
         if self._revocation.is_revoked(
             issued_at=issued_at_ms(claims.jti, claims.iat),
-            user_id=None if claims.sid is None else claims.sub,
+            user_id=user_id,
             client_id=claims.client_id,
             session_id=claims.sid,
             family_id=family_id if isinstance(family_id, str) else None,
             token_id=claims.jti,
         ):
             raise InvalidToken("revoked")
-        client = self._clients.find(claims.client_id)
         if client is None:
             raise InvalidToken("its client is gone")
-        if claims.sid is None:
+        if claims.sid is None or user_id is None:
             own = client.scope if client.allows("client_credentials") else frozenset[str]()
             return Holder(claims.sub, claims.client_id, None, None, (), own, claims.scope)
-        user_id, session_id = _uuid(claims.sub), _uuid(claims.sid)
         person = self._people.find(user_id)
         if person is None or not person.is_active:
             raise InvalidToken("its user is gone or disabled")
         held = self._rights.of(user_id)
-        return Holder(claims.sub, claims.client_id, user_id, session_id, held.roles, held.permissions, claims.scope)
+        return Holder(
+            str(user_id), claims.client_id, user_id, _uuid(claims.sid), held.roles, held.permissions, claims.scope
+        )
+
+    def actor(self, claims: Claims) -> str:
+        """Whose token it is, for the log: a user's id, or a client's; the `sub` of a client that is gone."""
+        try:
+            return str(self._user_id(claims, self._clients.find(claims.client_id)) or claims.sub)
+        except InvalidToken:
+            return claims.sub
+
+    def _user_id(self, claims: Claims, client: Client | None) -> UUID | None:
+        """None for a client's own token, and for one whose client is gone. Raises InvalidToken."""
+        if claims.sid is None or client is None:
+            return None
+        try:
+            return self._subjects.user_id(client, claims.sub)
+        except ValueError:
+            raise InvalidToken("sub is no subject") from None
 
 
 def _uuid(value: str) -> UUID:
     try:
         return UUID(value)
     except ValueError:
-        raise InvalidToken("sub or sid is no UUID") from None
+        raise InvalidToken("sid is no UUID") from None

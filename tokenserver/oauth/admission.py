@@ -29,7 +29,8 @@ class Admission:
     def admit(self, claims: Claims, permissions: tuple[str, ...]) -> None:
         """Raises a Refusal of the token, Forbidden `permission_denied`, StoreUnavailable when nobody can tell."""
         context = current()
-        context.actor, context.client_id, context.demanded = claims.sub, claims.client_id, permissions
+        context.actor, context.client_id = self._active_tokens.actor(claims), claims.client_id
+        context.demanded = permissions
         if not self._feed.epoch:
             self._feed.sync()
         for _ in range(MAX_TRIES):

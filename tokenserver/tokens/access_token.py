@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 TYP: Final = "at+jwt"  # RFC 9068 section 2.1
+# Authentication contexts that a client may ask for (OpenID Connect Core section 2, `acr`): of those of `acr_of`,
+# what people here can reach.
+ACR_VALUES: Final = ("1",)
 # Of 4 KiB for the whole token, what is left beside the signature by a key of 4096 bits.
 BUDGET: Final = 4096 - 684
 
@@ -40,8 +43,10 @@ def mint(
     family_id: UUID | None = None,
     authenticated_at: int | None = None,
     amr: Sequence[str] = (),
+    userinfo_claims: Sequence[str] = (),
 ) -> Minted:
-    """A signed token (RFC 9068 section 2.2) of `lifetime` s. `family_id` goes into the private claim `fam`.
+    """A signed token (RFC 9068 section 2.2) of `lifetime` s. `family_id` goes into the private claim `fam`,
+    `userinfo_claims` (asked for by name, OpenID Connect Core section 5.5) into `uic`.
 
     Roles that would make it longer than 4 KiB are left out, and the claim `roles_omitted` says so.
     """
@@ -62,6 +67,8 @@ def mint(
         claims["sid"] = str(session_id)
     if family_id is not None:
         claims["fam"] = str(family_id)
+    if userinfo_claims:
+        claims["uic"] = list(userinfo_claims)
     if authenticated_at is not None:
         claims |= {"auth_time": authenticated_at, "acr": acr_of(amr), "amr": list(amr)}
     signing_input = _signing_input(signer, TYP, claims)

@@ -58,7 +58,14 @@ class KeyRing:
             return self._set
 
     def signer(self, alg: str) -> Signer:
-        return self.current().signer(alg)
+        """Raises RingUnusable when there is no active key for `alg`."""
+        try:
+            return self.current().signer(alg)
+        except RingUnusable:
+            # Another process may have made it just now, for a client that registered for it.
+            if not self.reload_if_changed():
+                raise
+            return self.current().signer(alg)
 
     def find(self, kid: str) -> PublicKey | None:
         return self.current().find(kid)

@@ -54,7 +54,7 @@ def _refresh_token(server: Server, caller: Client, token: str) -> dict[str, Any]
     found: dict[str, Any] = {
         "active": True,
         "iss": server.settings.issuer,
-        "sub": str(family.user_id),
+        "sub": rooms.subjects.of(caller, family.user_id),
         "client_id": family.client_id,
         "exp": family.expires_at // 1000,
         "sid": str(family.session_id),

@@ -2,6 +2,7 @@
 token was spent.
 """
 
+import json
 from typing import Any
 
 from tokenserver.clients.registry import Client
@@ -36,6 +37,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         family_id=family.id,
         authenticated_at=family.authenticated_at // 1000,
         amr=family.amr,
+        claims=None if family.claims is None else json.loads(family.claims),
     )
     issued = rooms.issuing.for_user(client, context, granted, family.audience)
     event = event_of(rooms, "refresh_token", issued, target=family.user_id, session=str(family.session_id))

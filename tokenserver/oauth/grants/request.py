@@ -11,6 +11,7 @@ from tokenserver.identity.login import Login
 from tokenserver.identity.people import People
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.issuing import Issued, Issuing
+from tokenserver.oauth.subject import Subjects
 from tokenserver.storage.feed import Feed
 from tokenserver.tokens.refresh_token import RefreshTokens
 from tokenserver.tokens.revocation import Revocation
@@ -47,6 +48,7 @@ class Collaborators:
     sessions: Sessions
     refresh_tokens: RefreshTokens
     revocation: Revocation
+    subjects: Subjects
     issuing: Issuing
     trail: Trail
 
