@@ -100,7 +100,7 @@ class Background:
     def _purge(self) -> None:
         rooms = self._rooms
         if self._reconciled_at:
-            while rooms.feed.purge() or rooms.sessions.purge():
+            while rooms.feed.purge() or rooms.sessions.purge() or rooms.collaborators.devices.purge():
                 if self._stopped.wait(0.05):
                     return
             rooms.database.write(usage.purge)

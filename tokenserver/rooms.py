@@ -23,6 +23,7 @@ from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
 from tokenserver.oauth.browser_session import BrowserSessions
+from tokenserver.oauth.device import Devices
 from tokenserver.oauth.grants.request import Collaborators
 from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.issuing import Issuing
@@ -112,6 +113,7 @@ class Rooms:
             subjects=subjects,
             issuing=Issuing(settings, keys, people, subjects),
             trail=trail,
+            devices=Devices(feed, limits),
         )
         verifier, any_audience = (
             Verifier(

@@ -77,6 +77,23 @@ class AccessDenied(OAuthError):
     description = "The user or the server refused the request."
 
 
+class AuthorizationPending(OAuthError):
+    """RFC 8628 section 3.5; so are the next two."""
+
+    error = "authorization_pending"
+    description = "The user has not answered yet. Ask again after the interval."
+
+
+class SlowDown(OAuthError):
+    error = "slow_down"
+    description = "Too early. The interval is five seconds longer from now on."
+
+
+class ExpiredToken(OAuthError):
+    error = "expired_token"
+    description = "The device code is expired. Begin again."
+
+
 class UnsupportedResponseType(OAuthError):
     error = "unsupported_response_type"
     description = "This response type is not supported."

@@ -22,6 +22,18 @@ def parse(text: str | None) -> frozenset[str] | None:
     return asked
 
 
+def askable(client: Client, asked: frozenset[str] | None) -> frozenset[str] | None:
+    """What a client asks for before anybody knows for which user: as `for_user`, but for what the user holds. None:
+    all of that. Raises InvalidScope."""
+    if client.first_party:
+        return asked
+    if asked is None:
+        return client.scope
+    if not asked <= client.scope:
+        raise InvalidScope
+    return asked
+
+
 def for_user(client: Client, asked: frozenset[str] | None, held: frozenset[str]) -> frozenset[str]:
     """What a user's token covers: permissions asked for that the user holds and the client may ask for.
 

@@ -71,6 +71,35 @@ class Sessions:
         record(tx, Event.SESSION_STARTED, target=session.id, user=str(sign_in.user_id))
         return session
 
+    def start_offline(
+        self,
+        tx: Transaction,
+        session: Session,
+        *,
+        session_id: UUID,
+        client_id: str,
+        authenticated_at: datetime,
+        amr: Sequence[str],
+    ) -> Session:
+        """A session for the tokens of one client that outlive the browser's (`offline_access`, OIDC Core section
+        11; Back-Channel Logout section 2.7). It descends from the sign-in of `session`."""
+        now = utc_now()
+        offline = Session(
+            id=session_id,
+            user_id=session.user_id,
+            client_id=client_id,
+            authenticated_at=authenticated_at,
+            amr=list(amr),
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._lifetime),
+            address=session.address,
+            user_agent=session.user_agent,
+        )
+        tx.add(offline)
+        tx.flush()
+        record(tx, Event.SESSION_STARTED, target=offline.id, user=str(session.user_id), offline=True)
+        return offline
+
     def start_family(
         self,
         tx: Transaction,

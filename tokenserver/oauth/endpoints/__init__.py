@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from tokenserver.oauth.endpoints import introspection, jwks, metadata, revocation, token
+from tokenserver.oauth.endpoints import device_authorization, introspection, jwks, metadata, revocation, token
 from tokenserver.oauth.endpoints.request import Server
 
 
@@ -24,6 +24,9 @@ ENDPOINTS: Final = (
     Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint"),
     Endpoint(("/oauth/introspect",), ("POST",), introspection.view, "introspection_endpoint"),
     Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint"),
+    Endpoint(
+        ("/oauth/device_authorization",), ("POST",), device_authorization.view, "device_authorization_endpoint"
+    ),
     Endpoint(("/.well-known/jwks.json",), ("GET",), jwks.view, "jwks_uri"),
     Endpoint(
         ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"), ("GET",), metadata.view

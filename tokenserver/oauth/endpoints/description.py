@@ -27,14 +27,19 @@ TIME: Final[Json] = {"type": "integer", "description": "Seconds since 1970 (RFC 
 PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "client_id": ("The client, unless it authenticates by the Authorization header.", FIRST_PARTY),
     "client_secret": ("Its secret, when it is registered for `client_secret_post`.", "cs_…"),
+    "device_code": ("That of this device.", "dc_…"),
     "password": ("The user's password.", "correct horse 7 battery"),
     "refresh_token": ("The newest one; it is spent.", "rt_…"),
+    "resource": (
+        "Of the resources that may be had, the one that the access token is for; may be repeated (RFC 8707).",
+        "http://127.0.0.1:8000",
+    ),
     "scope": ("Scopes with spaces between them; left out: all that may be had.", "posts:create"),
     "token": ("An access token or a refresh token.", "rt_…"),
     "token_type_hint": ("What kind of token it is; it may be wrong.", "refresh_token"),
     "username": ("User name or e-mail address.", "ann"),
 }
-OPTIONAL: Final = {"client_id", "client_secret", "scope", "token_type_hint"}
+OPTIONAL: Final = {"client_id", "client_secret", "resource", "scope", "token_type_hint"}
 CLIENT: Final = ("client_id", "client_secret")
 
 TOKEN_RESPONSE: Final[Json] = {
@@ -72,6 +77,26 @@ INTROSPECTION_RESPONSE: Final[Json] = {
         "amr": TEXTS,
     },
 }
+DEVICE_AUTHORIZATION_RESPONSE: Final[Json] = {
+    "type": "object",
+    "description": "RFC 8628 section 3.2.",
+    "required": [
+        "device_code",
+        "user_code",
+        "verification_uri",
+        "verification_uri_complete",
+        "expires_in",
+        "interval",
+    ],
+    "properties": {
+        "device_code": {"type": "string", "description": "For the token endpoint; never shown."},
+        "user_code": {"type": "string", "description": "What the user types on the page."},
+        "verification_uri": URI,
+        "verification_uri_complete": URI,
+        "expires_in": {"type": "integer", "minimum": 1, "description": "Seconds."},
+        "interval": {"type": "integer", "minimum": 1, "description": "Seconds between two polls."},
+    },
+}
 OAUTH_ERROR: Final[Json] = {
     "type": "object",
     "description": "RFC 6749 section 5.2, and the id of the request.",
@@ -107,6 +132,7 @@ METADATA: Final[Json] = {
 SCHEMAS: Final = {
     "TokenResponse": TOKEN_RESPONSE,
     "IntrospectionResponse": INTROSPECTION_RESPONSE,
+    "DeviceAuthorizationResponse": DEVICE_AUTHORIZATION_RESPONSE,
     "OAuthError": OAUTH_ERROR,
     "JWKSet": JWKS,
     "ServerMetadata": METADATA,
@@ -208,8 +234,13 @@ DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
                 *ANY_FORM,
                 errors.InvalidGrant,
                 errors.InvalidScope,
+                errors.InvalidTarget,
                 errors.UnauthorizedClient,
                 errors.UnsupportedGrantType,
+                errors.AuthorizationPending,
+                errors.SlowDown,
+                errors.AccessDenied,
+                errors.ExpiredToken,
             ),
             is_limited=True,
             choice="grant_type",
@@ -233,6 +264,23 @@ DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
             {"type": "object"},
             {},
             (*ANY_FORM, errors.InvalidGrant),
+        )
+    },
+    "/oauth/device_authorization": {
+        "post": _form(
+            "Begin on a device without a browser (RFC 8628 section 3.1)",
+            {"device": ("scope", "resource")},
+            _component("DeviceAuthorizationResponse"),
+            {
+                "device_code": "dc_…",
+                "user_code": "WDJB-MJHT",
+                "verification_uri": "https://id.example/device",
+                "verification_uri_complete": "https://id.example/device?user_code=WDJB-MJHT",
+                "expires_in": 600,
+                "interval": 5,
+            },
+            (*ANY_FORM, errors.InvalidScope, errors.InvalidTarget, errors.UnauthorizedClient),
+            is_limited=True,
         )
     },
     "/.well-known/jwks.json": {

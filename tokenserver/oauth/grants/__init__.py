@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tokenserver.clients.metadata import DEVICE_CODE
 from tokenserver.clients.registry import Client
-from tokenserver.oauth.grants import client_credentials, password, refresh_token
+from tokenserver.oauth.grants import client_credentials, device_code, password, refresh_token
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest
 
 
@@ -24,8 +25,11 @@ class Grant:
 
 GRANTS: Final[Mapping[str, Grant]] = {
     "client_credentials": Grant(
-        client_credentials.grant, frozenset({"scope"}), confidential=True, is_optimistic=True
+        client_credentials.grant, frozenset({"scope", "resource"}), confidential=True, is_optimistic=True
     ),
-    "password": Grant(password.grant, frozenset({"username", "password", "scope"})),
-    "refresh_token": Grant(refresh_token.grant, frozenset({"refresh_token", "scope"}), is_optimistic=True),
+    "password": Grant(password.grant, frozenset({"username", "password", "scope", "resource"})),
+    "refresh_token": Grant(
+        refresh_token.grant, frozenset({"refresh_token", "scope", "resource"}), is_optimistic=True
+    ),
+    DEVICE_CODE: Grant(device_code.grant, frozenset({"device_code", "resource"})),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenserver.clients.registry import Client
 from tokenserver.identity.login import Refusal
+from tokenserver.oauth import resource
 from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.errors import InvalidGrant
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest, event_of
@@ -21,6 +22,9 @@ from tokenserver.web.request_context import current
 def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[str, Any]:
     """Reason of the InvalidGrant: `invalid_credentials`, or `account_disabled` after the right password."""
     asked = scopes.parse(request.parameters.get("scope"))
+    audience = rooms.issuing.audience_of(client)
+    # RFC 8707 section 2.2: of this access token; the family keeps all that the client may ask for.
+    chosen = resource.chosen(audience, request.parameters.get("resource"))
     proof = rooms.login.authenticate(request.need("username"), request.need("password"))
     if isinstance(proof, Refusal):
         raise InvalidGrant(reason=proof.value)
@@ -28,7 +32,6 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
     current().actor = str(user.id)
     held = rooms.rights.of(user.id)
     granted = scopes.for_user(client, asked, held.permissions)
-    audience = rooms.issuing.audience_of(client)
     sign_in = SignIn(user.id, client.client_id, ("pwd",), request.address, request.user_agent)
 
     def start(tx: Transaction) -> tuple[Session, tuple[Family, datetime] | None]:
@@ -53,7 +56,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         authenticated_at=int(session.authenticated_at.timestamp()),
         amr=session.amr,
     )
-    issued = rooms.issuing.for_user(client, context, granted, audience)
+    issued = rooms.issuing.for_user(client, context, granted, chosen)
     refresh_token = {"refresh_token": rooms.refresh_tokens.publish(*family)} if family else {}
     rooms.trail.append(event_of(rooms, "password", issued, target=user.id, session=str(session.id)))
     return issued.response | refresh_token

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tokenserver.clients.registry import Client
+from tokenserver.oauth import resource
 from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.errors import InvalidGrant, InvalidScope
 from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest, event_of
@@ -30,6 +31,8 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         raise InvalidGrant(reason="ended")
     held = rooms.rights.of(family.user_id)
     granted = _scope(family, scopes.parse(request.parameters.get("scope")), held.permissions)
+    # RFC 8707 section 2.2: within what was granted, and for this access token alone
+    audience = resource.chosen(family.audience, request.parameters.get("resource"))
     context = UserContext(
         user_id=family.user_id,
         roles=held.roles,
@@ -39,7 +42,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
         amr=family.amr,
         claims=None if family.claims is None else json.loads(family.claims),
     )
-    issued = rooms.issuing.for_user(client, context, granted, family.audience)
+    issued = rooms.issuing.for_user(client, context, granted, audience)
     event = event_of(rooms, "refresh_token", issued, target=family.user_id, session=str(family.session_id))
     spent = rooms.refresh_tokens.spend(family, generation, request.known, event)
     if spent.outcome is Outcome.STALE:

@@ -9,6 +9,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
 from tokenserver.identity.login import Login
 from tokenserver.identity.people import People
+from tokenserver.oauth.device import Devices
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.issuing import Issued, Issuing
 from tokenserver.oauth.subject import Subjects
@@ -51,6 +52,7 @@ class Collaborators:
     subjects: Subjects
     issuing: Issuing
     trail: Trail
+    devices: Devices
 
 
 class FeedMoved(Exception):
