@@ -101,10 +101,16 @@ FORMS: list[tuple[str, dict[str, str]]] = [
     ("/oauth/token", PASSWORD_GRANT),
     ("/oauth/token", {"grant_type": "refresh_token", "refresh_token": "{refresh}", "client_id": "first-party"}),
     ("/oauth/token", {"grant_type": "client_credentials", **FORMER}),
+    ("/oauth/device_authorization", {"client_id": "tv", "scope": "posts:create"}),
     ("/oauth/introspect", {"token": "{access}", "token_type_hint": "access_token", **FORMER}),
     ("/oauth/revoke", {"token": "{refresh}", "token_type_hint": "refresh_token", "client_id": "first-party"}),
 ]
-LISTED = {"/oauth/token": "POST", "/oauth/introspect": "POST", "/oauth/revoke": "POST"}
+LISTED = {
+    "/oauth/token": "POST",
+    "/oauth/introspect": "POST",
+    "/oauth/revoke": "POST",
+    "/oauth/device_authorization": "POST",
+}
 METHODS = {
     **LISTED,
     "/auth/register": "POST",

@@ -22,6 +22,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent
 from tokenserver.clients.models import ClientRow
 from tokenserver.identity.models import User
+from tokenserver.oauth.models import DeviceCode
 from tokenserver.posts.models import Post
 from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction
@@ -59,7 +60,7 @@ def wrong_with(response: Any, row: Hostile, fill: Fill) -> list[str]:
 
 def state_of(rooms: Rooms) -> dict[str, list[str]]:
     """All that a request could change; of the log, what was done."""
-    kept = (User, Session, RefreshFamily, Role, RolePermission, RoleAssignment, ClientRow, Post)
+    kept = (User, Session, RefreshFamily, Role, RolePermission, RoleAssignment, ClientRow, Post, DeviceCode)
     done = (AuditEvent.outcome == "success", AuditEvent.event != Event.ACCESS_ALLOWED.value)
     log = select(AuditEvent.event, AuditEvent.target).where(*done)
     rooms.trail.drain_all()
@@ -90,6 +91,13 @@ def fill(api: Api, rooms: Rooms, tokens: dict[str, Any]) -> Fill:
             scope=scope,
             token_endpoint_auth_method=method,
         )
+    rooms.clients.create(
+        client_id="tv",
+        client_name="tv",
+        grant_types=["urn:ietf:params:oauth:grant-type:device_code"],
+        scope=scope,
+        token_endpoint_auth_method="none",
+    )
     words = {
         "access": tokens["access_token"],
         "refresh": tokens["refresh_token"],
