@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -29,6 +30,7 @@ from tokenserver.storage.sql import Transaction, utc_now
 __all__ = ["FIRST_PARTY", "Client", "Clients", "create_first_party", "described"]
 
 CACHED_CLIENTS: Final = 10_000
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Behind /auth/login and /auth/refresh, and in every deployment.
 FIRST_PARTY: Final = "first-party"
 # What signing in to this server depends on.
@@ -61,6 +63,11 @@ class Client:
     def allows(self, grant_type: str) -> bool:
         return grant_type in self.grant_types
 
+    @property
+    def origins(self) -> frozenset[str]:
+        """Of its pages: those of its redirect URIs."""
+        return _origins(self.metadata.redirect_uris)
+
 
 class Clients:
     def __init__(self, feed: Feed, known_scopes: frozenset[str]) -> None:
@@ -68,11 +75,17 @@ class Clients:
         self._feed = feed
         self._known_scopes = known_scopes
         self._clients: Cache[str, Client] = Cache(CACHED_CLIENTS)
-        feed.subscribe(self._apply, lambda _entries: self._clients.clear())
+        self._origins: Cache[None, frozenset[str]] = Cache(1)
+        feed.subscribe(self._apply, self._forget)
 
     def _apply(self, entry: Entry) -> None:
         if entry.kind is Kind.CLIENT_CHANGED:
             self._clients.drop(entry.subject)
+            self._origins.clear()
+
+    def _forget(self, _entries: object) -> None:
+        self._clients.clear()
+        self._origins.clear()
 
     # Reading
 
@@ -86,6 +99,16 @@ class Clients:
                 client = _client(row)
                 self._clients.put(client_id, client, ticket)
         return client
+
+    def origins(self) -> frozenset[str]:
+        """Those of all clients, as of the last `Feed.sync`."""
+        origins = self._origins.get(None)
+        if origins is None:
+            ticket = self._origins.ticket()
+            kept = self._feed.database.read(lambda tx: tx.scalars(select(ClientRow.redirect_uris)).all())
+            origins = _origins(uri for uris in kept for uri in uris)
+            self._origins.put(None, origins, ticket)
+        return origins
 
     def list(self) -> Sequence[ClientRow]:
         query = select(ClientRow).order_by(ClientRow.created_at, ClientRow.client_id)
@@ -256,6 +279,18 @@ def _recorded(row: ClientRow, names: Iterable[str]) -> dict[str, Any]:
     if values.get("jwks") is not None:
         values["jwks"] = jwks.thumbprints(values["jwks"])
     return values
+
+
+def _origins(uris: Iterable[str]) -> frozenset[str]:
+    """As browsers write them in the Origin header; an app's own scheme has none."""
+    found = set()
+    for uri in uris:
+        parts = urlsplit(uri)
+        if parts.scheme in DEFAULT_PORTS and parts.hostname:
+            host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+            port = "" if parts.port in {None, DEFAULT_PORTS[parts.scheme]} else f":{parts.port}"
+            found.add(f"{parts.scheme}://{host}{port}")
+    return frozenset(found)
 
 
 def _plain(value: Any) -> Any:

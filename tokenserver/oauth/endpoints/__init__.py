@@ -4,26 +4,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import flask
 from flask import Blueprint, Response
 
-from tokenserver.oauth.endpoints import device_authorization, introspection, jwks, metadata, revocation, token
+from tokenserver.oauth.endpoints import cors, device_authorization, introspection, jwks, metadata, revocation, token
 from tokenserver.oauth.endpoints.request import Server
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`key`: its name in the metadata; None where the metadata has no place for it."""
+    """`key`: its name in the metadata; None where the metadata has no place for it. `cors`: pages of a client's own
+    origins call it by script."""
 
     paths: tuple[str, ...]
     methods: tuple[str, ...]
     view: Callable[[Server], Response]
     key: str | None = None
+    cors: bool = False
 
 
 ENDPOINTS: Final = (
-    Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint"),
+    Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=True),
     Endpoint(("/oauth/introspect",), ("POST",), introspection.view, "introspection_endpoint"),
-    Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint"),
+    Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=True),
     Endpoint(
         ("/oauth/device_authorization",), ("POST",), device_authorization.view, "device_authorization_endpoint"
     ),
@@ -41,10 +44,26 @@ def blueprint(server: Callable[[Mapping[str, str]], Server]) -> Blueprint:
     for endpoint in ENDPOINTS:
         for path in endpoint.paths:
             name = path.strip("/").replace(".", "_").replace("/", "_")
-            view = _bound(endpoint.view, rooms)
-            routes.add_url_rule(path, endpoint=name, view_func=view, methods=list(endpoint.methods))
+            routes.add_url_rule(path, name, _bound(endpoint, rooms), methods=_methods(endpoint))
+    shared = {path for endpoint in ENDPOINTS if endpoint.cors for path in endpoint.paths}
+
+    @routes.after_request
+    def let_read(response: Response) -> Response:
+        if flask.request.path in shared and flask.request.method != "OPTIONS":
+            cors.let_read(rooms, response)
+        return response
+
     return routes
 
 
-def _bound(view: Callable[[Server], Response], rooms: Server) -> Callable[[], Response]:
-    return lambda: view(rooms)
+def _methods(endpoint: Endpoint) -> list[str]:
+    return [*endpoint.methods, *(["OPTIONS"] if endpoint.cors else [])]
+
+
+def _bound(endpoint: Endpoint, rooms: Server) -> Callable[[], Response]:
+    def view() -> Response:
+        if endpoint.cors and flask.request.method == "OPTIONS":
+            return cors.preflight(rooms, endpoint.methods)
+        return endpoint.view(rooms)
+
+    return view
