@@ -17,7 +17,7 @@ from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.identity import routes as identity_routes
 from tokenserver.identity import user_routes
-from tokenserver.oauth import denials, endpoints
+from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
@@ -87,6 +87,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     )
     app.register_blueprint(
+        consent_routes.blueprint(feed=rooms.feed, consents=rooms.consents, clients=rooms.clients, pages=rooms.pages)
+    )
+    app.register_blueprint(
         identity_routes.blueprint(
             feed=rooms.feed,
             people=rooms.people,
@@ -105,6 +108,11 @@ def create_app(settings: Settings | None = None) -> Flask:
                 rooms=rooms.collaborators,
                 pipeline=rooms.pipeline,
                 active_tokens=rooms.active_tokens,
+                browser_sessions=rooms.browser_sessions,
+                interactions=rooms.interactions,
+                cookies=rooms.cookies,
+                authorization_requests=rooms.authorization_requests,
+                authorization=rooms.authorization,
                 endpoint_paths=paths,
             )
         )

@@ -100,7 +100,8 @@ class Background:
     def _purge(self) -> None:
         rooms = self._rooms
         if self._reconciled_at:
-            while rooms.feed.purge() or rooms.sessions.purge() or rooms.collaborators.devices.purge():
+            stores = (rooms.feed, rooms.sessions, rooms.codes, rooms.collaborators.devices)
+            while any(each.purge() for each in stores):
                 if self._stopped.wait(0.05):
                     return
             rooms.database.write(usage.purge)

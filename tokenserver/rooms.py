@@ -14,6 +14,7 @@ from tokenserver.audit.chain import Chains
 from tokenserver.audit.checkpoint import Sealer
 from tokenserver.audit.retention import Retention
 from tokenserver.audit.trail import Trail
+from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
 from tokenserver.identity.login import Login
@@ -22,17 +23,22 @@ from tokenserver.identity.people import People
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
+from tokenserver.oauth.authorization import Authorization
+from tokenserver.oauth.authorization_request import AuthorizationRequests
 from tokenserver.oauth.browser_session import BrowserSessions
+from tokenserver.oauth.consent import Consents
 from tokenserver.oauth.device import Devices
 from tokenserver.oauth.grants.request import Collaborators
 from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.issuing import Issuing
 from tokenserver.oauth.pipeline import Pipeline
+from tokenserver.oauth.request_object import RequestObjects
 from tokenserver.oauth.subject import Subjects
 from tokenserver.storage.feed import Entry, Feed, Kind
 from tokenserver.storage.redis import RedisStore
 from tokenserver.storage.sql import Database
 from tokenserver.tokens.access_token import sign_jwt
+from tokenserver.tokens.authorization_code import AuthorizationCodes
 from tokenserver.tokens.checkpoints import Checkpoints
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.tokens.refresh_token import RefreshTokens
@@ -40,6 +46,7 @@ from tokenserver.tokens.revocation import Revocation
 from tokenserver.tokens.sessions import Sessions
 from tokenserver.verify.access_token import Verifier
 from tokenserver.web.cookies import Cookies
+from tokenserver.web.fetch import Fetcher
 from tokenserver.web.pagination import Pages
 from tokenserver.web.rate_limit import RateLimits
 
@@ -59,6 +66,8 @@ class Rooms:
     rights: Rights
     clients: Clients
     sessions: Sessions
+    codes: AuthorizationCodes
+    consents: Consents
     refresh_tokens: RefreshTokens
     checkpoints: Checkpoints
     login: Login
@@ -72,6 +81,8 @@ class Rooms:
     cookies: Cookies
     browser_sessions: BrowserSessions
     interactions: Interactions
+    authorization_requests: AuthorizationRequests
+    authorization: Authorization
     collaborators: Collaborators
     pipeline: Pipeline
 
@@ -100,18 +111,24 @@ class Rooms:
         rights = Rights(feed)
         clients = Clients(feed, scope.KNOWN)
         sessions = Sessions(feed, lifetime=settings.refresh_token_ttl, idle_lifetime=settings.refresh_idle_ttl)
+        codes = AuthorizationCodes(feed, sessions)
+        consents = Consents(feed, sessions)
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
         subjects = Subjects(database)
+        issuing = Issuing(settings, keys, people, subjects)
+        fetcher = Fetcher(settings)
+        client_keys = ClientKeys(fetcher)
         collaborators = Collaborators(
             feed=feed,
             people=people,
             login=login,
             rights=rights,
             sessions=sessions,
+            codes=codes,
             refresh_tokens=refresh_tokens,
             revocation=revocation,
             subjects=subjects,
-            issuing=Issuing(settings, keys, people, subjects),
+            issuing=issuing,
             trail=trail,
             devices=Devices(feed, limits),
         )
@@ -146,6 +163,8 @@ class Rooms:
             rights=rights,
             clients=clients,
             sessions=sessions,
+            codes=codes,
+            consents=consents,
             refresh_tokens=refresh_tokens,
             checkpoints=Checkpoints(feed, sessions),
             login=login,
@@ -159,6 +178,23 @@ class Rooms:
             cookies=Cookies(settings.issuer),
             browser_sessions=BrowserSessions(feed, people, sessions, revocation, settings),
             interactions=Interactions(feed, limits),
+            authorization_requests=AuthorizationRequests(
+                clients=clients,
+                request_objects=RequestObjects(client_keys, fetcher, settings.issuer),
+                issuing=issuing,
+                keys=keys,
+                issuer=settings.issuer,
+            ),
+            authorization=Authorization(
+                feed=feed,
+                rights=rights,
+                sessions=sessions,
+                consents=consents,
+                codes=codes,
+                issuing=issuing,
+                subjects=subjects,
+                trail=trail,
+            ),
             collaborators=collaborators,
             pipeline=Pipeline(clients, collaborators),
         )

@@ -94,6 +94,40 @@ class ExpiredToken(OAuthError):
     description = "The device code is expired. Begin again."
 
 
+class LoginRequired(OAuthError):
+    """OIDC Core section 3.1.2.6; so are the next four."""
+
+    error = "login_required"
+    description = "The user must sign in."
+
+
+class ConsentRequired(OAuthError):
+    error = "consent_required"
+    description = "The user must consent."
+
+
+class InvalidRequestUri(OAuthError):
+    error = "invalid_request_uri"
+    description = "The request_uri is not registered, or what it names can not be used."
+
+
+class InvalidRequestObject(OAuthError):
+    error = "invalid_request_object"
+    description = "The request object is malformed, not signed by this client or not for this server."
+
+
+class RegistrationNotSupported(OAuthError):
+    error = "registration_not_supported"
+    description = "The registration parameter is not supported."
+
+
+class UnmetAuthenticationRequirements(OAuthError):
+    """OpenID Connect Core Error Code unmet_authentication_requirements 1.0."""
+
+    error = "unmet_authentication_requirements"
+    description = "The user can not be authenticated as the request demands."
+
+
 class UnsupportedResponseType(OAuthError):
     error = "unsupported_response_type"
     description = "This response type is not supported."

@@ -8,12 +8,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
 from tokenserver.storage.feed import Change, Feed, Kind
 from tokenserver.storage.sql import Transaction, new_id, utc_now
-from tokenserver.tokens.models import RefreshFamily, Session
+from tokenserver.tokens.models import RefreshFamily, Session, SessionClient
 from tokenserver.tokens.refresh_token import Family
 
 # So long an operator can see how a session ended.
@@ -27,6 +28,8 @@ class EndReason(StrEnum):
     PASSWORD_CHANGED = "password_changed"
     USER_DISABLED = "user_disabled"
     CLIENT_DELETED = "client_deleted"
+    CODE_REPLAYED = "code_replayed"
+    CONSENT_WITHDRAWN = "consent_withdrawn"
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,23 @@ class Sessions:
         )
         tx.add(row)
         return Family.from_rows(row, session), now
+
+    @staticmethod
+    def join(tx: Transaction, session_id: UUID, client_id: str) -> bool:
+        """The client takes part in the session: it will be told when it ends. In the transaction that issues the
+        first code or token; False: the session has ended meanwhile, and nothing may be issued in it."""
+        # Shared with other clients, but whoever ends the session waits for this, and sees who joined.
+        live = select(Session.id).where(Session.id == session_id, Session.ended_at.is_(None))
+        if tx.scalar(live.with_for_update(read=True)) is None:
+            return False
+        if tx.get(SessionClient, (session_id, client_id)) is None:
+            try:
+                with tx.begin_nested():
+                    tx.add(SessionClient(session_id=session_id, client_id=client_id, created_at=utc_now()))
+            except IntegrityError:  # it joined by another request just now, or it was deleted
+                if tx.get(SessionClient, (session_id, client_id)) is None:
+                    raise
+        return True
 
     # Ending
 

@@ -1,5 +1,6 @@
 """The endpoints: module = key in the metadata (RFC 8414) without "_endpoint", one row each in `ENDPOINTS`."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +8,16 @@ from typing import Final
 import flask
 from flask import Blueprint, Response
 
-from tokenserver.oauth.endpoints import cors, device_authorization, introspection, jwks, metadata, revocation, token
+from tokenserver.oauth.endpoints import (
+    authorization,
+    cors,
+    device_authorization,
+    introspection,
+    jwks,
+    metadata,
+    revocation,
+    token,
+)
 from tokenserver.oauth.endpoints.request import Server
 
 
@@ -24,6 +34,8 @@ class Endpoint:
 
 
 ENDPOINTS: Final = (
+    Endpoint(("/oauth/authorize",), ("GET", "POST"), authorization.view, "authorization_endpoint"),
+    Endpoint((authorization.RESUME.format(id="<interaction_id>"),), ("GET",), authorization.resume),
     Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=True),
     Endpoint(("/oauth/introspect",), ("POST",), introspection.view, "introspection_endpoint"),
     Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=True),
@@ -43,7 +55,7 @@ def blueprint(server: Callable[[Mapping[str, str]], Server]) -> Blueprint:
     rooms = server({endpoint.key: endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key})
     for endpoint in ENDPOINTS:
         for path in endpoint.paths:
-            name = path.strip("/").replace(".", "_").replace("/", "_")
+            name = re.sub(r"\W+", "_", path.strip("/"))
             routes.add_url_rule(path, name, _bound(endpoint, rooms), methods=_methods(endpoint))
     shared = {path for endpoint in ENDPOINTS if endpoint.cors for path in endpoint.paths}
 
@@ -60,8 +72,8 @@ def _methods(endpoint: Endpoint) -> list[str]:
     return [*endpoint.methods, *(["OPTIONS"] if endpoint.cors else [])]
 
 
-def _bound(endpoint: Endpoint, rooms: Server) -> Callable[[], Response]:
-    def view() -> Response:
+def _bound(endpoint: Endpoint, rooms: Server) -> Callable[..., Response]:
+    def view(**_: str) -> Response:  # parts of the path: `request.view_args` has them
         if endpoint.cors and flask.request.method == "OPTIONS":
             return cors.preflight(rooms, endpoint.methods)
         return endpoint.view(rooms)

@@ -26,9 +26,12 @@ TIME: Final[Json] = {"type": "integer", "description": "Seconds since 1970 (RFC 
 # (RFC 6749 section 3.2).
 PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "client_id": ("The client, unless it authenticates by the Authorization header.", FIRST_PARTY),
+    "code": ("The authorization code; it is spent.", "ac_…"),
+    "code_verifier": ("The verifier of the request's `code_challenge` (RFC 7636).", "v" * 43),
     "client_secret": ("Its secret, when it is registered for `client_secret_post`.", "cs_…"),
     "device_code": ("That of this device.", "dc_…"),
     "password": ("The user's password.", "correct horse 7 battery"),
+    "redirect_uri": ("The same as in the authorization request.", "https://app.example/cb"),
     "refresh_token": ("The newest one; it is spent.", "rt_…"),
     "resource": (
         "Of the resources that may be had, the one that the access token is for; may be repeated (RFC 8707).",
@@ -39,7 +42,9 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "token_type_hint": ("What kind of token it is; it may be wrong.", "refresh_token"),
     "username": ("User name or e-mail address.", "ann"),
 }
-OPTIONAL: Final = {"client_id", "client_secret", "resource", "scope", "token_type_hint"}
+OPTIONAL: Final = {
+    *("client_id", "client_secret", "code_verifier", "redirect_uri", "resource", "scope", "token_type_hint"),
+}
 CLIENT: Final = ("client_id", "client_secret")
 
 TOKEN_RESPONSE: Final[Json] = {

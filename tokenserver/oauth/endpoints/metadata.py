@@ -5,10 +5,13 @@ from typing import Any
 
 from flask import Response, json
 
-from tokenserver.clients.metadata import AUTH_METHODS
+from tokenserver.clients.metadata import AUTH_METHODS, RESPONSE_TYPES, SIGNING_ALGS
+from tokenserver.oauth import pkce
+from tokenserver.oauth.authorization_request import PROMPTS
 from tokenserver.oauth.endpoints.jwks import cached
 from tokenserver.oauth.endpoints.request import Server
 from tokenserver.oauth.grants import GRANTS
+from tokenserver.oauth.response_modes import RESPONSE_MODES
 from tokenserver.oauth.scope import KNOWN, to_text
 
 
@@ -24,9 +27,16 @@ def document(server: Server) -> dict[str, Any]:
     return {
         "issuer": issuer,
         **{key: issuer + path for key, path in server.endpoint_paths.items()},
-        "grant_types_supported": sorted(GRANTS),
-        # Required by RFC 8414 section 2; empty while there is no authorization endpoint.
-        "response_types_supported": [],
+        # RFC 8414 section 2: what tokens are issued by, at the authorization endpoint (`implicit`) too.
+        "grant_types_supported": sorted(
+            {*GRANTS, *(each for needed in RESPONSE_TYPES.values() for each in needed)}
+        ),
+        "response_types_supported": list(RESPONSE_TYPES),
+        "response_modes_supported": list(RESPONSE_MODES),
+        "code_challenge_methods_supported": list(pkce.METHODS),
+        "prompt_values_supported": list(PROMPTS),
+        # RFC 9207 section 3
+        "authorization_response_iss_parameter_supported": True,
         "scopes_supported": to_text(KNOWN).split(),
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [alg],
@@ -35,7 +45,9 @@ def document(server: Server) -> dict[str, Any]:
         "revocation_endpoint_auth_methods_supported": sorted(AUTH_METHODS),
         "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "sid", "at_hash"],
         "claim_types_supported": ["normal"],
-        "request_parameter_supported": False,
-        "request_uri_parameter_supported": False,
+        "request_parameter_supported": True,
+        "request_uri_parameter_supported": True,
+        "require_request_uri_registration": True,
+        "request_object_signing_alg_values_supported": list(SIGNING_ALGS),
         "claims_parameter_supported": False,
     }

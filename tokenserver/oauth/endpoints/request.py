@@ -10,12 +10,17 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from tokenserver.clients.registry import Client, Clients
 from tokenserver.config import Settings
 from tokenserver.oauth.active_token import ActiveTokens
+from tokenserver.oauth.authorization import Authorization
+from tokenserver.oauth.authorization_request import AuthorizationRequests
+from tokenserver.oauth.browser_session import BrowserSessions
 from tokenserver.oauth.client_authentication import authenticate
 from tokenserver.oauth.errors import BodyTooLarge
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest
+from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.parameters import parse_form
 from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.web.cookies import Cookies
 from tokenserver.web.request_context import current
 from tokenserver.web.wire import body_bytes
 
@@ -30,6 +35,11 @@ class Server:
     rooms: Collaborators
     pipeline: Pipeline
     active_tokens: ActiveTokens
+    browser_sessions: BrowserSessions
+    interactions: Interactions
+    cookies: Cookies
+    authorization_requests: AuthorizationRequests
+    authorization: Authorization
     endpoint_paths: Mapping[str, str]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tokenserver.clients.metadata import DEVICE_CODE
 from tokenserver.clients.registry import Client
-from tokenserver.oauth.grants import client_credentials, device_code, password, refresh_token
+from tokenserver.oauth.grants import authorization_code, client_credentials, device_code, password, refresh_token
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest
 
 
@@ -24,6 +24,9 @@ class Grant:
 
 
 GRANTS: Final[Mapping[str, Grant]] = {
+    "authorization_code": Grant(
+        authorization_code.grant, frozenset({"code", "redirect_uri", "code_verifier", "resource"})
+    ),
     "client_credentials": Grant(
         client_credentials.grant, frozenset({"scope", "resource"}), confidential=True, is_optimistic=True
     ),

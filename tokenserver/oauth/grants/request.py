@@ -14,6 +14,7 @@ from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.issuing import Issued, Issuing
 from tokenserver.oauth.subject import Subjects
 from tokenserver.storage.feed import Feed
+from tokenserver.tokens.authorization_code import AuthorizationCodes
 from tokenserver.tokens.refresh_token import RefreshTokens
 from tokenserver.tokens.revocation import Revocation
 from tokenserver.tokens.sessions import Sessions
@@ -47,6 +48,7 @@ class Collaborators:
     login: Login
     rights: Rights
     sessions: Sessions
+    codes: AuthorizationCodes
     refresh_tokens: RefreshTokens
     revocation: Revocation
     subjects: Subjects

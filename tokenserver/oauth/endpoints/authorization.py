@@ -1,0 +1,130 @@
+"""RFC 6749 section 3.1, OIDC Core section 3.1.2: by GET or POST; and where a browser goes on after a sign-in or a
+consent.
+"""
+
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from flask import Response, request
+
+from tokenserver.oauth.authorization import ConsentFirst, SignInFirst
+from tokenserver.oauth.authorization_request import Answered, AuthorizationRequest
+from tokenserver.oauth.endpoints.request import Server, read_form
+from tokenserver.oauth.errors import AccessDenied, InvalidRequest, OAuthError
+from tokenserver.oauth.interaction import Interaction
+from tokenserver.oauth.parameters import MAX_PARAMETERS, unique
+from tokenserver.oauth.response_modes import Target, respond
+from tokenserver.oauth.scope import to_text
+from tokenserver.web.cookies import new_cookie
+from tokenserver.web.problems import failure_of
+from tokenserver.web.request_context import current
+
+LOGIN: Final = "/login"
+CONSENT: Final = "/consent"
+RESUME: Final = "/oauth/authorize/{id}"
+GONE: Final = "This sign-in was begun too long ago or in another browser. Start again from the application."
+
+
+def view(server: Server) -> Response:
+    server.rooms.feed.sync()
+    try:
+        asked = server.authorization_requests.read(_parameters())
+    except Answered as answered:
+        return _refuse(server, answered.error, answered.target, answered.client.client_id)
+    return _go_on(server, asked, None)
+
+
+def resume(server: Server) -> Response:
+    """The request that a pending interaction holds."""
+    interaction = server.interactions.find((request.view_args or {})["interaction_id"], server.cookies.browser())
+    if interaction is None or "parameters" not in interaction.data:
+        raise InvalidRequest(GONE, reason="no_interaction")
+    server.rooms.feed.sync()
+    try:
+        asked = server.authorization_requests.again(interaction.data["parameters"])
+    except Answered as answered:
+        server.interactions.end(interaction.id)
+        return _refuse(server, answered.error, answered.target, answered.client.client_id)
+    if request.args.get("cancel") == "1":
+        # The user went away from the sign-in (RFC 6749 section 4.1.2.1).
+        server.interactions.end(interaction.id)
+        return _refuse(server, AccessDenied(), asked.target, asked.client.client_id)
+    return _go_on(server, asked, interaction)
+
+
+def _parameters() -> dict[str, str]:
+    # RFC 6749 section 3.1: GET must, POST may be supported; each has its parameters in one place.
+    if request.method == "POST":
+        return dict(read_form().parameters)
+    try:
+        pairs = parse_qsl(
+            request.query_string.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(request.query_string),
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise InvalidRequest from None
+    return unique(pairs)
+
+
+def _go_on(server: Server, asked: AuthorizationRequest, interaction: Interaction | None) -> Response:
+    current().client_id = asked.client.client_id
+    signed_in = server.browser_sessions.find(server.cookies.session())
+    try:
+        parameters = server.authorization.finish(asked, signed_in, interaction)
+    except SignInFirst:
+        return _to_page(server, LOGIN, asked, interaction, {})
+    except ConsentFirst as consent:
+        wanted = consent.wanted
+        shown: dict[str, object] = {"scope": to_text(wanted.scope), "claims": sorted(wanted.claims)}
+        return _to_page(server, CONSENT, asked, interaction, shown)
+    except OAuthError as error:
+        if interaction is not None:
+            server.interactions.end(interaction.id)
+        return _refuse(server, error, asked.target, asked.client.client_id)
+    if interaction is not None:
+        server.interactions.end(interaction.id)
+    return respond(asked.target, parameters | _of_every_answer(server))
+
+
+def _to_page(
+    server: Server,
+    page: str,
+    asked: AuthorizationRequest,
+    interaction: Interaction | None,
+    shown: dict[str, object],
+) -> Response:
+    browser = server.cookies.browser() or new_cookie()
+    if interaction is None:
+        data = {
+            "parameters": dict(asked.parameters),
+            "login_hint": asked.parameters.get("login_hint"),
+            "ui_locales": asked.parameters.get("ui_locales"),
+            "redirect_uri": asked.target.redirect_uri,
+        } | shown
+        interaction = server.interactions.begin(browser, resume=RESUME, client_id=asked.client.client_id, data=data)
+    elif shown:
+        kept = {name: value for name, value in interaction.data.items() if name not in {"consent", "consent_user"}}
+        interaction = Interaction(
+            interaction.id, interaction.began_at, interaction.resume, interaction.client_id, kept | shown
+        )
+        server.interactions.replace(interaction, browser)
+    location = f"{page}?{urlencode({'interaction': interaction.id})}"
+    response = Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
+    server.cookies.keep_browser(response, browser)
+    return response
+
+
+def _refuse(server: Server, error: OAuthError, target: Target, client_id: str) -> Response:
+    context = current()
+    context.client_id = client_id
+    context.failure = failure_of(error)  # a denial is recorded, although it travels in a redirect
+    parameters = {"error": error.error, "error_description": error.public}
+    return respond(target, parameters | _of_every_answer(server))
+
+
+def _of_every_answer(server: Server) -> dict[str, str]:
+    # RFC 9207 section 2: errors too.
+    return {"iss": server.settings.issuer}
