@@ -100,11 +100,18 @@ class Background:
     def _purge(self) -> None:
         rooms = self._rooms
         if self._reconciled_at:
-            stores = (rooms.feed, rooms.sessions, rooms.codes, rooms.collaborators.devices)
+            stores = (
+                rooms.feed,
+                rooms.sessions,
+                rooms.codes,
+                rooms.collaborators.devices,
+                rooms.client_authentication,
+            )
             while any(each.purge() for each in stores):
                 if self._stopped.wait(0.05):
                     return
             rooms.database.write(usage.purge)
+            rooms.clients.reseal()
             rooms.keys.prune()
 
     def _seal(self) -> None:

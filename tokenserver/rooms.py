@@ -26,8 +26,10 @@ from tokenserver.oauth.admission import Admission
 from tokenserver.oauth.authorization import Authorization
 from tokenserver.oauth.authorization_request import AuthorizationRequests
 from tokenserver.oauth.browser_session import BrowserSessions
+from tokenserver.oauth.client_authentication import ClientAuthentication
 from tokenserver.oauth.consent import Consents
 from tokenserver.oauth.device import Devices
+from tokenserver.oauth.endpoints import path_of
 from tokenserver.oauth.grants.request import Collaborators
 from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.issuing import Issuing
@@ -65,6 +67,9 @@ class Rooms:
     passwords: Passwords
     rights: Rights
     clients: Clients
+    client_keys: ClientKeys
+    client_authentication: ClientAuthentication
+    fetcher: Fetcher
     sessions: Sessions
     codes: AuthorizationCodes
     consents: Consents
@@ -109,15 +114,23 @@ class Rooms:
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
         login = Login(feed, people, passwords, limits, trail)
         rights = Rights(feed)
-        clients = Clients(feed, scope.KNOWN)
+        clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"))
+        fetcher = Fetcher(settings)
+        # Fetching never holds more than half of the threads.
+        client_keys = ClientKeys(fetcher, slots=settings.threads // 2)
+        client_authentication = ClientAuthentication(
+            clients,
+            client_keys,
+            database,
+            issuer=settings.issuer,
+            token_endpoint=settings.issuer + path_of("token_endpoint"),
+        )
         sessions = Sessions(feed, lifetime=settings.refresh_token_ttl, idle_lifetime=settings.refresh_idle_ttl)
         codes = AuthorizationCodes(feed, sessions)
         consents = Consents(feed, sessions)
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
         subjects = Subjects(database)
         issuing = Issuing(settings, keys, people, subjects)
-        fetcher = Fetcher(settings)
-        client_keys = ClientKeys(fetcher)
         collaborators = Collaborators(
             feed=feed,
             people=people,
@@ -162,6 +175,9 @@ class Rooms:
             passwords=passwords,
             rights=rights,
             clients=clients,
+            client_keys=client_keys,
+            client_authentication=client_authentication,
+            fetcher=fetcher,
             sessions=sessions,
             codes=codes,
             consents=consents,
@@ -196,7 +212,7 @@ class Rooms:
                 trail=trail,
             ),
             collaborators=collaborators,
-            pipeline=Pipeline(clients, collaborators),
+            pipeline=Pipeline(client_authentication, collaborators),
         )
 
     def ensure_keys(self) -> None:

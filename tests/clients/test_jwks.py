@@ -81,8 +81,42 @@ def test_what_is_no_public_key(key: Any):
     assert fields(GOOD[0], key) == ["jwks.keys.1"]
 
 
+ALGS = [
+    ("RSA", "PS256", "RS512"),
+    ("RSA", "RSA-OAEP-256", "RSA-OAEP"),
+    ("P-256", "ES256", "ECDH-ES", "ECDH-ES+A256KW"),
+    ("P-384", "ES384"),
+    ("P-521", "ES512", "ECDH-ES"),
+    ("Ed25519", "EdDSA", "Ed25519"),
+]
+
+
+def test_alg_fits_the_key_and_its_use():
+    """RFC 8725 section 3.1. What no key of this server's clients may be for, and what is another key's."""
+    keys = {"RSA": RSA, **EC, **OKP}
+    for name, *algs in ALGS:
+        for alg in algs:
+            use, other = ("enc", "sig") if alg.startswith(("RSA-", "ECDH")) else ("sig", "enc")
+            assert fields(public(keys[name], alg=alg)) == fields(public(keys[name], alg=alg, use=use)) == []
+            assert fields(public(keys[name], alg=alg, use=other)) == ["jwks.keys.0"]
+        for alg in ("none", "None", "HS256", "HS512", "dir", "A256KW", "PBES2-HS256+A128KW", "ES256K", "rs256", ""):
+            assert fields(public(keys[name], alg=alg)) == ["jwks.keys.0"], (name, alg)
+    for name, alg in (("RSA", "ES256"), ("P-256", "ES384"), ("P-384", "ES256"), ("P-256", "RSA-OAEP-256")):
+        assert fields(public(keys[name], alg=alg)) == ["jwks.keys.0"]
+    assert fields(public(RSA, use="enc"), public(EC["P-256"], use="sig")) == []
+
+
+def test_each_key_once():
+    """RFC 7517 section 4.5."""
+    again = EC256 | {"kid": "another", "use": "enc"}
+    assert fields(EC256, again, public(RSA)) == ["jwks.keys.1"]
+    assert fields(public(RSA, kid="a"), EC256, public(EC["P-384"], kid="a")) == ["jwks.keys.2"]
+    nameless = {name: value for name, value in EC256.items() if name != "kid"}
+    assert fields(nameless, {name: value for name, value in public(RSA).items() if name != "kid"}) == []
+
+
 def test_how_many_and_how_large():
-    assert fields(*[EC256] * 10) == []
+    assert fields(*(public(ECKey.generate_key("P-256", auto_kid=True)) for _ in range(10))) == []
     for keys in ([], [EC256] * 11, None, {}, "keys", 1):
         assert [fault.field for fault in jwks.faults({"keys": keys})] == ["jwks"]
     assert [fault.field for fault in jwks.faults({})] == ["jwks"]

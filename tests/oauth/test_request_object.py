@@ -85,7 +85,7 @@ def test_numbers_and_objects_are_parameters(browser: Browser, site: Site, issuer
 
 
 def test_what_is_refused(browser: Browser, site: Site, issuer: str):
-    """OIDC Core section 6.1, RFC 9101 section 10, RFC 8725 section 3: the client is told, and where it asked from."""
+    """OIDC Core section 6.1, RFC 9101 section 10, RFC 8725 section 3; the client is told."""
     now = int(time.time())
     good = signed(issuer)
     header, payload, signature = good.split(".")
@@ -167,7 +167,7 @@ def referring(browser: Browser, *uris: str) -> Site:
 
 
 def test_request_uri_is_fetched(fetching: Browser, listen: Callable[..., Listener]):
-    """OIDC Core section 6.2: the fragment tells versions apart and is not sent; only a registered one is asked for."""
+    """OIDC Core section 6.2: the fragment tells versions apart and is not sent; no other is asked for."""
     listener = listen(document(signed(fetching.rooms.settings.issuer)))
     uri = f"http://127.0.0.1:{listener.port}/request.jwt#v1"
     site = referring(fetching, uri)

@@ -51,6 +51,7 @@ def test_metadata_is_valid(api: Api):
         metadata.validate_response_types_supported()
     for name in ("token", "introspection", "revocation"):
         getattr(metadata, f"validate_{name}_endpoint_auth_methods_supported")()
+        getattr(metadata, f"validate_{name}_endpoint_auth_signing_alg_values_supported")()
     assert not {value for value in body.values() if value is None}  # section 3.2: nothing empty for "unknown"
 
 
@@ -89,11 +90,16 @@ def test_authentication_methods_are_those_that_work(api: Api, rooms: Rooms):
     """Section 2; a public client can't introspect."""
     api.register()
     body = granted(api.http.get(PATHS[1]))
-    methods = {"client_secret_basic", "client_secret_post", "none"}
+    by_secret = {"client_secret_basic", "client_secret_post", "none"}
+    by_assertion = {"client_secret_jwt", "private_key_jwt"}  # they work: test_rfc7523
+    methods = by_secret | by_assertion
     assert set(body["token_endpoint_auth_methods_supported"]) == methods
     assert set(body["revocation_endpoint_auth_methods_supported"]) == methods
     assert set(body["introspection_endpoint_auth_methods_supported"]) == methods - {"none"}
-    for method in methods:
+    for name in ("token", "introspection", "revocation"):
+        algs = body[f"{name}_endpoint_auth_signing_alg_values_supported"]
+        assert set(algs) == {"RS256", "PS256", "ES256", "EdDSA", "HS256"}
+    for method in by_secret:
         row, secret = rooms.clients.create(
             client_id=f"c-{method}",
             client_name=method,

@@ -1,7 +1,7 @@
 """A client's public keys: a JWK Set (RFC 7517 section 5), registered by value (RFC 7591 section 2)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,6 +24,19 @@ KINDS: Final[Mapping[tuple[Any, Any], tuple[Kind, tuple[str, ...]]]] = {
     ("EC", "P-521"): (ECKey, ("crv", "x", "y")),
     ("OKP", "Ed25519"): (OKPKey, ("crv", "x")),
 }
+# What each kind of key can do (RFC 7518 sections 3.1 and 4.1, RFC 8037, RFC 9864), and what that is for (`use`).
+RSA_ALGS: Final = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "sig"),
+    **dict.fromkeys(("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-384", "RSA-OAEP-512"), "enc"),
+}
+ECDH_ALGS: Final = dict.fromkeys(("ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A192KW", "ECDH-ES+A256KW"), "enc")
+ALGS: Final[Mapping[tuple[Any, Any], Mapping[str, str]]] = {
+    ("RSA", None): RSA_ALGS,
+    ("EC", "P-256"): {"ES256": "sig"} | ECDH_ALGS,
+    ("EC", "P-384"): {"ES384": "sig"} | ECDH_ALGS,
+    ("EC", "P-521"): {"ES512": "sig"} | ECDH_ALGS,
+    ("OKP", "Ed25519"): {"EdDSA": "sig", "Ed25519": "sig"},
+}
 # RFC 7517 section 4: members that are not understood are ignored; here they are not even kept.
 ABOUT: Final = ("kty", "kid", "use", "key_ops", "alg")
 
@@ -34,8 +47,11 @@ def faults(jwks: Mapping[str, Any]) -> list[FieldError]:
     keys = jwks.get("keys")
     if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_KEYS:
         return [FieldError("jwks", f"A JWK Set: its member keys lists 1 to {MAX_KEYS} public keys.")]
-    found = ((position, _fault(jwk)) for position, jwk in enumerate(keys))
-    return [FieldError(f"jwks.keys.{position}", fault) for position, fault in found if fault]
+    found = ((position, fault(jwk)) for position, jwk in enumerate(keys))
+    errors = [FieldError(f"jwks.keys.{position}", fault) for position, fault in found if fault]
+    return errors or [
+        FieldError(f"jwks.keys.{position}", "Each key once, and each kid.") for position in _repeated(keys)
+    ]
 
 
 def understood(jwks: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +64,18 @@ def thumbprints(jwks: Mapping[str, Any]) -> list[str]:
     return [_import(jwk).thumbprint() for jwk in jwks["keys"]]
 
 
-def _fault(jwk: object) -> str | None:
+def _repeated(keys: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """RFC 7517 section 4.5: a kid tells keys apart; and what one key signed must not be taken for another's."""
+    seen: set[tuple[str, str]] = set()
+    for position, jwk in enumerate(keys):
+        names = {("thumbprint", _import(jwk).thumbprint()), *([("kid", jwk["kid"])] if "kid" in jwk else [])}
+        if not seen.isdisjoint(names):
+            yield position
+        seen |= names
+
+
+def fault(jwk: object) -> str | None:
+    """What keeps it from being a public key of a kind known here."""
     if not isinstance(jwk, dict):
         return "An object."
     if not PRIVATE.isdisjoint(jwk):
@@ -57,8 +84,14 @@ def _fault(jwk: object) -> str | None:
         return "Its members kty, crv, kid, use and alg are strings."
     if not isinstance(jwk.get("key_ops", []), list):
         return "Its member key_ops is a list."
-    if (jwk.get("kty"), jwk.get("crv")) not in KINDS:
+    kind = jwk.get("kty"), jwk.get("crv")
+    if kind not in KINDS:
         return "RSA, EC with P-256, P-384 or P-521, or OKP with Ed25519."
+    # RFC 8725 section 3.1: a key serves one algorithm; `none` and those of shared secrets are no key's.
+    if "alg" in jwk and jwk["alg"] not in ALGS[kind]:
+        return "Its alg is one that this kind of key has."
+    if "alg" in jwk and jwk.get("use", ALGS[kind][jwk["alg"]]) != ALGS[kind][jwk["alg"]]:
+        return "Its alg is for its use."
     try:
         if "n" in jwk and int.from_bytes(urlsafe_b64decode(jwk["n"].encode("ascii"))).bit_length() not in RSA_BITS:
             return "RSA keys have 2048 to 8192 bits."

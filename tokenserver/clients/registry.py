@@ -1,8 +1,9 @@
 """The registered clients: found from memory, created, updated, deleted, their secrets rotated."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -70,7 +71,12 @@ class Client:
 
 
 class Clients:
-    def __init__(self, feed: Feed, known_scopes: frozenset[str]) -> None:
+    """`sealing_keys`: under the first of which secrets are sealed that must be known again, newest first."""
+
+    def __init__(
+        self, feed: Feed, known_scopes: frozenset[str], sealing_keys: Callable[[], Sequence[bytes]]
+    ) -> None:
+        self._sealing_keys = sealing_keys
         self.permissions = known_scopes - STANDARD_SCOPES
         self._feed = feed
         self._known_scopes = known_scopes
@@ -155,7 +161,7 @@ class Clients:
         client_id = client_id or secrets.token_hex(12)
         row = ClientRow(client_id=client_id, created_at=now, updated_at=now)
         _keep(row, values)
-        secret = _new_secret(row) if row.token_endpoint_auth_method in SECRET_METHODS else None
+        secret = self._new_secret(row) if row.token_endpoint_auth_method in SECRET_METHODS else None
         if tx.get(ClientRow, client_id) is not None:
             raise Conflict("There is a client with this id.", code="client_exists")
         tx.add(row)
@@ -171,7 +177,7 @@ class Clients:
     def update(
         self, tx: Transaction, change: Change, client_id: str, metadata: Metadata
     ) -> tuple[ClientRow, str | None]:
-        """Replace all of the metadata. The secret: a new one, if the client had none and now needs one.
+        """Replace all of the metadata. The secret: a new one, if the client had none that now serves.
 
         Raises Invalid, NotFound, Conflict `builtin_client`.
         """
@@ -186,9 +192,13 @@ class Clients:
         _keep(row, values)
         secret = None
         if row.token_endpoint_auth_method not in SECRET_METHODS:
-            row.client_secret_digest = None
-        elif row.client_secret_digest is None:
-            secret = _new_secret(row)
+            row.client_secret_digest = row.client_secret_sealed = None
+        elif row.token_endpoint_auth_method != "client_secret_jwt":
+            row.client_secret_sealed = None
+            secret = self._new_secret(row) if row.client_secret_digest is None else None
+        elif row.client_secret_sealed is None:
+            # Of a secret that served otherwise so far there is only a digest.
+            secret = self._new_secret(row)
         row.updated_at = utc_now()
         record(tx, Event.CLIENT_UPDATED, target=client_id, before=before, after=_recorded(row, changed))
         change.note(Kind.CLIENT_CHANGED, client_id)
@@ -199,11 +209,52 @@ class Clients:
         row = self.lock(tx, client_id)
         if row.token_endpoint_auth_method not in SECRET_METHODS:
             raise Conflict("A public client has no secret.", code="public_client")
-        secret = _new_secret(row)
+        secret = self._new_secret(row)
         row.updated_at = utc_now()
         record(tx, Event.CLIENT_SECRET_ROTATED, target=client_id)
         change.note(Kind.CLIENT_CHANGED, client_id)
         return secret
+
+    def _new_secret(self, row: ClientRow) -> str:
+        secret = client_secret.generate()
+        row.client_secret_digest = client_secret.digest(secret)
+        is_shared = row.token_endpoint_auth_method == "client_secret_jwt"
+        row.client_secret_sealed = (
+            client_secret.seal(secret, self._sealing_keys(), row.client_id) if is_shared else None
+        )
+        return secret
+
+    def shared_secret(self, client: Client) -> str | None:
+        """Of a client that makes MACs with it; None when there is none, or none that can be opened any more."""
+        sealed = client.client_secret_sealed
+        return None if sealed is None else client_secret.unseal(sealed, self._sealing_keys(), client.client_id)
+
+    def reseal(self) -> int:
+        """Secrets that were sealed under an older key are under the newest from now on; how many.
+
+        To be called before an older key is thrown away.
+        """
+        query = select(ClientRow.client_id, ClientRow.client_secret_sealed)
+        query = query.where(ClientRow.client_secret_sealed.is_not(None))
+        newest, *older = self._sealing_keys()
+        old = [
+            client_id
+            for client_id, sealed in self._feed.database.read(lambda tx: tx.execute(query).all())
+            if client_secret.unseal(sealed, [newest], client_id) is None
+            and client_secret.unseal(sealed, older, client_id) is not None
+        ]
+
+        def again(client_id: str, tx: Transaction, change: Change) -> None:
+            row = tx.get(ClientRow, client_id, with_for_update=True)
+            sealed = row and row.client_secret_sealed
+            secret = sealed and client_secret.unseal(sealed, older, client_id)
+            if row and secret:  # else it was changed or deleted meanwhile
+                row.client_secret_sealed = client_secret.seal(secret, [newest], client_id)
+                change.note(Kind.CLIENT_CHANGED, client_id)
+
+        for client_id in old:
+            self._feed.change(partial(again, client_id))
+        return len(old)
 
     def delete(self, tx: Transaction, change: Change, client_id: str) -> None:
         """The caller ends the client's sessions in the same transaction."""
@@ -312,12 +363,6 @@ def _kept(row: ClientRow) -> dict[str, Any]:
         name: given.get(name, _plain(OPTIONAL[name])) if name in OPTIONAL else getattr(row, name)
         for name in EDITABLE
     }
-
-
-def _new_secret(row: ClientRow) -> str:
-    secret = client_secret.generate()
-    row.client_secret_digest = client_secret.digest(secret)
-    return secret
 
 
 def _client(row: ClientRow) -> Client:

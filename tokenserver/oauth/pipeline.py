@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any, Final
 
-from tokenserver.clients.registry import FIRST_PARTY, Client, Clients
+from tokenserver.clients.registry import FIRST_PARTY, Client
 from tokenserver.errors import StoreUnavailable
-from tokenserver.oauth.client_authentication import authenticate
+from tokenserver.oauth.client_authentication import ClientAuthentication
 from tokenserver.oauth.errors import InvalidClient, OAuthError, UnauthorizedClient, UnsupportedGrantType
 from tokenserver.oauth.grants import GRANTS, Grant
 from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest
@@ -15,8 +15,8 @@ MAX_TRIES: Final = 8
 
 
 class Pipeline:
-    def __init__(self, clients: Clients, rooms: Collaborators) -> None:
-        self._clients = clients
+    def __init__(self, authentication: ClientAuthentication, rooms: Collaborators) -> None:
+        self._authentication = authentication
         self._rooms = rooms
 
     def token(self, request: TokenRequest) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Pipeline:
 
     def _run(self, grant: Grant, request: TokenRequest) -> dict[str, Any]:
         # 2. client
-        client = authenticate(self._clients, request.authorization, request.parameters)
+        client = self._authentication.authenticate(request.authorization, request.parameters, request.path)
         current().client_id = client.client_id
         # 3. grant
         self._check_grant(grant, client, request.parameters["grant_type"])

@@ -53,8 +53,8 @@ def read_claims(payload: bytes, *, issuer: str, audience: str | None, now: float
     # RFC 9068 section 4: the resource server itself must be named.
     if audience is not None and audience not in aud:
         raise InvalidToken("aud is another resource", description="The access token is for another resource.")
-    exp, iat = _date(raw, "exp"), _date(raw, "iat")
-    _check_times(raw, exp=exp, iat=iat, now=now, leeway=leeway)
+    exp, iat = date(raw, "exp"), date(raw, "iat")
+    check_times(raw, now=now, leeway=leeway)
     return Claims(
         iss=issuer,
         sub=_text(raw, "sub"),
@@ -66,21 +66,21 @@ def read_claims(payload: bytes, *, issuer: str, audience: str | None, now: float
         scope=_scope(raw),
         roles=_texts(raw, "roles"),
         sid=_text(raw, "sid") if "sid" in raw else None,
-        auth_time=_date(raw, "auth_time") if "auth_time" in raw else None,
+        auth_time=date(raw, "auth_time") if "auth_time" in raw else None,
         acr=_text(raw, "acr") if "acr" in raw else None,
         amr=_texts(raw, "amr"),
         raw=MappingProxyType(raw),
     )
 
 
-def _check_times(raw: Mapping[str, Any], *, exp: float, iat: float, now: float, leeway: float) -> None:
+def check_times(raw: Mapping[str, Any], *, now: float, leeway: float) -> None:
+    """InvalidToken unless the token is good `now`, as far as it says when it is."""
     # RFC 7519 section 4.1.4: on or after exp the token is dead; 4.1.5: before nbf it isn't born yet.
-    if exp <= now - leeway:
+    if "exp" in raw and date(raw, "exp") <= now - leeway:
         raise InvalidToken("expired", description="The access token is expired.")
-    if iat > now + leeway:
-        raise InvalidToken("iat lies in the future")
-    if "nbf" in raw and _date(raw, "nbf") > now + leeway:
-        raise InvalidToken("nbf lies in the future")
+    for name in ("iat", "nbf"):
+        if name in raw and date(raw, name) > now + leeway:
+            raise InvalidToken(f"{name} lies in the future")
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:
@@ -103,7 +103,7 @@ def _audience(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return (aud,) if isinstance(aud, str) else _texts(raw, "aud")
 
 
-def _date(raw: Mapping[str, Any], name: str) -> float:
+def date(raw: Mapping[str, Any], name: str) -> float:
     # `type`, not isinstance: true is an int in Python and would be 1970.
     value = raw.get(name)
     if (type(value) is not int and type(value) is not float) or not 0 <= value <= MAX_DATE:

@@ -2,7 +2,7 @@
 
 from binascii import a2b_base64
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tokenserver.verify.errors import InvalidToken
 from tokenserver.verify.json_object import json_object
@@ -41,8 +41,26 @@ class Compact(NamedTuple):
     signature: bytes
 
 
+class Segments(NamedTuple):
+    """`header` and `payload` are still encoded."""
+
+    header: bytes
+    payload: bytes
+    signing_input: bytes
+    signature: bytes
+
+
 def parse(token: str) -> Compact:
     """InvalidToken for anything but three segments under a header that an access token may have."""
+    segments = take_apart(token)
+    try:
+        return Compact(_header(segments.header), *segments[1:])
+    except ValueError as error:
+        raise InvalidToken(f"not a compact JWS: {error}") from None
+
+
+def take_apart(token: str) -> Segments:
+    """InvalidToken for anything but three segments."""
     if len(token) > MAX_TOKEN:
         raise InvalidToken("too long")
     # Four dots would be a JWE (RFC 7516 section 7.1), a brace the JSON serialization; neither is looked at.
@@ -51,7 +69,7 @@ def parse(token: str) -> Compact:
     try:
         signing_input, _, signature = token.encode("ascii").rpartition(b".")
         header, _, payload = signing_input.partition(b".")
-        return Compact(_header(header), payload, signing_input, decode(signature))
+        return Segments(header, payload, signing_input, decode(signature))
     except ValueError as error:
         raise InvalidToken(f"not a compact JWS: {error}") from None
 
@@ -69,9 +87,7 @@ def decode(segment: bytes) -> bytes:
 # An issuer sends the same few headers again and again. Refusals raise, so they are never kept.
 @lru_cache(maxsize=64)
 def _header(segment: bytes) -> Header:
-    header = json_object(decode(segment))
-    if not REFUSED.isdisjoint(header):
-        raise InvalidToken("header asks for " + ", ".join(sorted(REFUSED.intersection(header))))
+    header = header_members(segment)
     typ, alg, kid = header.get("typ"), header.get("alg"), header.get("kid")
     # RFC 9068 section 4: so that no ID token, logout token or other JWT of the issuer passes for an access token.
     if not isinstance(typ, str) or typ.lower() not in TYPES:
@@ -79,3 +95,11 @@ def _header(segment: bytes) -> Header:
     if not isinstance(alg, str) or not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
         raise InvalidToken("alg or kid is missing or unusable")
     return Header(alg, kid)
+
+
+def header_members(segment: bytes) -> dict[str, Any]:
+    """ValueError for what is no JSON object, InvalidToken for one that asks for what is refused."""
+    header = json_object(decode(segment))
+    if not REFUSED.isdisjoint(header):
+        raise InvalidToken("header asks for " + ", ".join(sorted(REFUSED.intersection(header))))
+    return header

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.client import HTTPResponse
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -64,8 +64,7 @@ def fetch(uri: str, *, timeout: float = 5) -> Document:
         # RFC 8414 section 3.2: 200 OK. Whoever answers 3xx is not the place where the keys are.
         if response.status != 200:
             raise ValueError(f"answered {response.status}")
-        cache_control = ",".join(response.headers.get_all("Cache-Control", []))
-        return Document(_read(response, deadline), _max_age(cache_control))
+        return Document(_read(response, deadline), max_age(response.headers.get_all("Cache-Control", [])))
 
 
 def _read(response: HTTPResponse, deadline: float) -> bytes:
@@ -80,7 +79,9 @@ def _read(response: HTTPResponse, deadline: float) -> bytes:
     return bytes(body)
 
 
-def _max_age(cache_control: str) -> int | None:
+def max_age(cache_controls: Iterable[str]) -> int | None:
+    """Seconds for which the header fields let a document be kept, within bounds; None when they don't say."""
+    cache_control = ",".join(cache_controls)
     if re.search(r"\bno-(?:store|cache)\b", cache_control, re.IGNORECASE):
         return MIN_AGE
     stated = CACHE_MAX_AGE.search(cache_control)

@@ -24,7 +24,8 @@ class RequestContext:
     which may carry what must not be kept. `endpoint`: method and path template, as the API description has them.
 
     `demanded`: the permissions that the request was found to need. `allowed`: those that were granted and `events`:
-    what happened, that are not yet in the log. `failure`: what the request is refused for.
+    what happened, that are not yet in the log. `failure`: what the request is refused for. `assertion`: digest of
+    the one that its client authenticated by, once that is used up.
     """
 
     request_id: str | None = None
@@ -38,6 +39,7 @@ class RequestContext:
     demanded: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
     grant_type: str | None = None
+    assertion: bytes | None = None
     events: list[str] = field(default_factory=list)
     failure: object = None
     started_at: float = field(default_factory=time.perf_counter)

@@ -49,6 +49,11 @@ ENDPOINTS: Final = (
 )
 
 
+def path_of(key: str) -> str:
+    """Of the endpoint with this key in the metadata."""
+    return next(endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key == key)
+
+
 def blueprint(server: Callable[[Mapping[str, str]], Server]) -> Blueprint:
     """`server`: makes the collaborators, given the metadata's endpoint keys and paths."""
     routes = Blueprint("oauth", __name__)

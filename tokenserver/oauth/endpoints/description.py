@@ -7,7 +7,8 @@ from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.clients.registry import FIRST_PARTY
 from tokenserver.errors import StoreUnavailable, TooManyRequests
 from tokenserver.oauth import errors
-from tokenserver.oauth.endpoints import ENDPOINTS
+from tokenserver.oauth.client_authentication import ASSERTION_TYPE
+from tokenserver.oauth.endpoints import ENDPOINTS, path_of
 from tokenserver.oauth.errors import OAuthError
 from tokenserver.oauth.grants import GRANTS
 from tokenserver.oauth.scope import KNOWN
@@ -29,6 +30,11 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "code": ("The authorization code; it is spent.", "ac_…"),
     "code_verifier": ("The verifier of the request's `code_challenge` (RFC 7636).", "v" * 43),
     "client_secret": ("Its secret, when it is registered for `client_secret_post`.", "cs_…"),
+    "client_assertion": (
+        "A JWT by the client (RFC 7523), when it is registered for one of the `…_jwt` methods.",
+        "eyJ…",
+    ),
+    "client_assertion_type": (f"With it, `{ASSERTION_TYPE}`.", ASSERTION_TYPE),
     "device_code": ("That of this device.", "dc_…"),
     "password": ("The user's password.", "correct horse 7 battery"),
     "redirect_uri": ("The same as in the authorization request.", "https://app.example/cb"),
@@ -42,10 +48,8 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "token_type_hint": ("What kind of token it is; it may be wrong.", "refresh_token"),
     "username": ("User name or e-mail address.", "ann"),
 }
-OPTIONAL: Final = {
-    *("client_id", "client_secret", "code_verifier", "redirect_uri", "resource", "scope", "token_type_hint"),
-}
-CLIENT: Final = ("client_id", "client_secret")
+CLIENT: Final = ("client_id", "client_secret", "client_assertion", "client_assertion_type")
+OPTIONAL: Final = {*CLIENT, "code_verifier", "redirect_uri", "resource", "scope", "token_type_hint"}
 
 TOKEN_RESPONSE: Final[Json] = {
     "type": "object",
@@ -322,7 +326,7 @@ def described(issuer: str) -> Described:
 
 
 def _security_schemes(issuer: str) -> dict[str, Json]:
-    token_url = issuer + next(endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key == "token_endpoint")
+    token_url = issuer + path_of("token_endpoint")
     # Permissions have a description; the standard scopes have OpenID Connect Core 1.0 section 5.4.
     scopes = {name: PERMISSIONS.get(name, "OpenID Connect") for name in sorted(KNOWN)}
     flow = {"tokenUrl": token_url, "scopes": scopes}

@@ -8,6 +8,7 @@ from flask import Response, json
 from tokenserver.clients.metadata import AUTH_METHODS, RESPONSE_TYPES, SIGNING_ALGS
 from tokenserver.oauth import pkce
 from tokenserver.oauth.authorization_request import PROMPTS
+from tokenserver.oauth.client_authentication import ASSERTION_ALGS
 from tokenserver.oauth.endpoints.jwks import cached
 from tokenserver.oauth.endpoints.request import Server
 from tokenserver.oauth.grants import GRANTS
@@ -23,7 +24,9 @@ def view(server: Server) -> Response:
 def document(server: Server) -> dict[str, Any]:
     issuer = server.settings.issuer
     alg = server.settings.signing_alg
+    methods = sorted(AUTH_METHODS)
     confidential = sorted(AUTH_METHODS - {"none"})
+    assertion_algs = [each for algs in ASSERTION_ALGS.values() for each in algs]
     return {
         "issuer": issuer,
         **{key: issuer + path for key, path in server.endpoint_paths.items()},
@@ -40,9 +43,12 @@ def document(server: Server) -> dict[str, Any]:
         "scopes_supported": to_text(KNOWN).split(),
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [alg],
-        "token_endpoint_auth_methods_supported": sorted(AUTH_METHODS),
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": assertion_algs,
         "introspection_endpoint_auth_methods_supported": confidential,
-        "revocation_endpoint_auth_methods_supported": sorted(AUTH_METHODS),
+        "introspection_endpoint_auth_signing_alg_values_supported": assertion_algs,
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": assertion_algs,
         "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "sid", "at_hash"],
         "claim_types_supported": ["normal"],
         "request_parameter_supported": True,

@@ -22,7 +22,7 @@ from tokenserver.tokens.sessions import Sessions
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """`parameters`: each once, none empty. `authorization`: the header as it came.
+    """`parameters`: each once, none empty. `authorization`: the header as it came. `path`: of the endpoint.
 
     `known`: the state of the feed when the pipeline began to look at clients, people and rights.
     """
@@ -31,6 +31,7 @@ class TokenRequest:
     authorization: str | None = None
     address: str | None = None
     user_agent: str | None = None
+    path: str = ""
     known: tuple[str, str] = ("", "")
 
     def need(self, name: str) -> str:
