@@ -71,6 +71,8 @@ def test_endpoints_exist(api: Api):
 def test_grants_are_those_that_the_token_endpoint_knows(api: Api, confidential: tuple[str, str]):
     """Section 2."""
     listed = set(granted(api.http.get(PATHS[1]))["grant_types_supported"])
+    # Of the authorization endpoint alone (RFC 7591 section 2).
+    listed.remove("implicit")
     known = {
         "authorization_code",
         "client_credentials",
