@@ -21,6 +21,9 @@ from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
+from tokenserver.pages import assets, consent, login
+from tokenserver.pages import error as error_page
+from tokenserver.pages.forms import Forms
 from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
 from tokenserver.rooms import Rooms
@@ -30,6 +33,8 @@ from tokenserver.verify.flask import Guard
 from tokenserver.web import docs_page, health, openapi, problems, request_context, security_headers
 
 MAX_BODY_BYTES = 64 * 1024
+# What people open in a browser.
+PAGES = ("/login", "/consent", "/device", "/oauth/authorize", "/oauth/logout")
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -46,7 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
-    problems.register(app, tongues={"/oauth/": oauth_errors.render})
+    problems.register(app, tongues=dict.fromkeys(PAGES, error_page.render) | {"/oauth/": oauth_errors.render})
     denials.register(app, rooms.trail)
     guard = Guard(
         rooms.active_tokens.verifier, authorize=rooms.admission.admit, on_error=_refused(settings.audience)
@@ -120,6 +125,29 @@ def create_app(settings: Settings | None = None) -> Flask:
             )
         )
     )
+    forms = Forms(rooms.cookies, lambda: rooms.keys.secrets("csrf"), settings.issuer)
+    app.register_blueprint(
+        login.blueprint(
+            cookies=rooms.cookies,
+            forms=forms,
+            clients=rooms.clients,
+            people=rooms.people,
+            login=rooms.login,
+            browser_sessions=rooms.browser_sessions,
+            interactions=rooms.interactions,
+        )
+    )
+    app.register_blueprint(
+        consent.blueprint(
+            cookies=rooms.cookies,
+            forms=forms,
+            clients=rooms.clients,
+            people=rooms.people,
+            browser_sessions=rooms.browser_sessions,
+            interactions=rooms.interactions,
+        )
+    )
+    app.register_blueprint(assets.blueprint())
     app.register_blueprint(health.blueprint(_readiness(rooms)))
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
     app.register_blueprint(docs_page.blueprint())

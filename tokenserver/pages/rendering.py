@@ -1,0 +1,60 @@
+"""From a template to an answer: escaped, never stored, and with a policy (CSP level 3) of what the page may do."""
+
+import secrets
+from collections.abc import Iterable
+from typing import Any, Final
+
+from flask import Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tokenserver.pages import assets
+from tokenserver.web.request_context import current
+
+TEMPLATES: Final = Environment(
+    loader=PackageLoader("tokenserver.pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.globals["asset"] = assets.address
+
+
+def render(
+    template: str,
+    status: int = 200,
+    *,
+    images: Iterable[str] = (),
+    forms: Iterable[str] = (),
+    has_script: bool = False,
+    **values: Any,
+) -> Response:
+    """`images`: origins that pictures come from. `forms`: where forms lead, none when there are none. `has_script`:
+    the template has an inline script, with the attribute `nonce="{{ nonce }}"`."""
+    nonce = secrets.token_urlsafe(16) if has_script else ""
+    text = TEMPLATES.get_template(template).render(nonce=nonce, request_id=current().request_id, **values)
+    response = Response(text, status, mimetype="text/html")
+    sources = {
+        "default-src": ("'none'",),
+        "style-src": ("'self'",),
+        "img-src": ("'self'", *images),
+        "script-src": (f"'nonce-{nonce}'",) if has_script else ("'none'",),
+        "form-action": tuple(forms) or ("'none'",),
+        "frame-ancestors": ("'none'",),
+        "base-uri": ("'none'",),
+    }
+    policy = "; ".join(" ".join((name, *dict.fromkeys(values))) for name, values in sources.items())
+    response.headers["Content-Security-Policy"] = policy
+    return personal(response)
+
+
+def go_on(path: str) -> Response:
+    """RFC 9700 section 4.12: after a form with credentials 303, which sends them nowhere again. `path`: never from
+    the request."""
+    return personal(Response(status=303, headers={"Location": path}))
+
+
+def personal(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.vary.add("Cookie")  # GHSA-68rp-wp8r-4726: caches that keep it nevertheless
+    return response
