@@ -9,6 +9,9 @@ PROBLEM_MEMBERS = {"type", "title", "status", "detail", "instance", "code", "req
 OAUTH_MEMBERS = {"error", "error_description", "request_id"}
 # RFC 6749 section 5.2: the characters of error_description.
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
+# What people open in a browser: errors are pages, with the code and the request id.
+PAGES = ("/login", "/consent", "/device", "/oauth/authorize", "/oauth/logout")
+CODE = re.compile(r'id="error-code">([a-z_]+)<')
 INSIDE = re.compile(
     r"Traceback|File \"|\.py\b|site-packages|/tokenserver/|\.sqlite|\.sock\b|SELECT |INSERT |UPDATE |psycopg|"
     r"sqlalchemy"
@@ -23,14 +26,27 @@ def faults(response: TestResponse) -> list[str]:
         found.append(f"X-Request-ID {given!r}")
     if response.status_code >= 500 and (response.status_code != 503 or "Retry-After" not in response.headers):
         found.append(f"status {response.status_code}")
-    if response.status_code in range(300, 304) or "Location" in response.headers:
+    is_page = response.request.path.startswith(PAGES)
+    if not is_page and (response.status_code in range(300, 304) or "Location" in response.headers):
         found.append("a redirect")
-    if response.text and "html" in str(response.content_type):
+    if not is_page and response.text and "html" in str(response.content_type):
         found.append(f"Content-Type {response.content_type}")
     if INSIDE.search(response.text):
         found.append(f"tells about the inside: {response.text}")
     if response.status_code >= 400 and response.request.method != "HEAD":
-        found += _error_faults(response, given)
+        found += (_page_faults if is_page else _error_faults)(response, given)
+        found += _header_faults(response, is_page=is_page)
+    return found
+
+
+def _page_faults(response: TestResponse, request_id: str) -> list[str]:
+    found = []
+    if response.mimetype != "text/html" or not CODE.search(response.text):
+        found.append(f"Content-Type {response.content_type}, body {response.text!r}")
+    if request_id not in response.text:
+        found.append("the page doesn't tell the request id")
+    if "frame-ancestors 'none'" not in response.headers.get("Content-Security-Policy", ""):
+        found.append("the page may be framed")
     return found
 
 
@@ -46,14 +62,22 @@ def _error_faults(response: TestResponse, request_id: str) -> list[str]:
         found.append(f"members {sorted(body)}")
     if body.get("request_id") != request_id:
         found.append("request_id is not X-Request-ID")
-    if "no-store" not in response.headers.get("Cache-Control", ""):
-        found.append("an error that may be stored")
     if is_oauth and not DESCRIPTION.fullmatch(body.get("error_description", "")):
         found.append(f"error_description {body.get('error_description')!r}")
     if not is_oauth and body.get("status") != response.status_code:
         found.append(f"status {body.get('status')} in the body")
+    return found
+
+
+def _header_faults(response: TestResponse, *, is_page: bool) -> list[str]:
+    found = []
+    if "no-store" not in response.headers.get("Cache-Control", ""):
+        found.append("an error that may be stored")
     challenge = response.headers.get("WWW-Authenticate", "")
-    if response.status_code in {401, 403} and not re.match(r"(Basic|Bearer) [a-z_]+=\"", challenge):
+    # On a page a challenge would make the browser ask for a password by itself.
+    if is_page and challenge:
+        found.append(f"WWW-Authenticate {challenge!r} on a page")
+    if not is_page and response.status_code in {401, 403} and not re.match(r"(Basic|Bearer) [a-z_]+=\"", challenge):
         found.append(f"WWW-Authenticate {challenge!r}")  # RFC 9110 section 11.6.1, RFC 6750 section 3
     if response.status_code == 405 and not response.headers.get("Allow"):
         found.append("405 without Allow")  # RFC 9110 section 15.5.6
@@ -64,6 +88,8 @@ def _error_faults(response: TestResponse, request_id: str) -> list[str]:
 
 def word(response: TestResponse) -> str:
     """The machine-readable word of an error: `error` in OAuth's tongue, `code` in REST's; "" for a success."""
+    if found := CODE.search(response.text):
+        return found[1]
     body = response.get_json(force=True, silent=True)
     return str(body.get("error") or body.get("code") or "") if isinstance(body, dict) else ""
 

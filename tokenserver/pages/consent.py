@@ -5,7 +5,7 @@ The page asks and notes the answer in the interaction; what follows from it is d
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from flask import Blueprint, Response
@@ -94,7 +94,7 @@ def render(interaction: Interaction, asks: Asking, person: Person, csrf: str) ->
         interaction=interaction,
         person=person,
         scopes=in_words(str(interaction.data.get("scope", "")).split()),
-        claims=named(interaction.data.get("claims")),
+        claims=named(interaction.data.get("claims", ())),
         csrf=csrf,
     )
 
@@ -104,9 +104,5 @@ def in_words(scope: Iterable[str]) -> list[str]:
     return [STANDARD.get(each) or PERMISSIONS.get(each) or each for each in ordered]
 
 
-def named(claims: Any) -> list[str]:
-    """`claims`: as the interaction holds them, `{"userinfo": [name, …], "id_token": [name, …]}`."""
-    if not isinstance(claims, dict):
-        return []
-    names = {name for part in claims.values() if isinstance(part, list) for name in part if isinstance(name, str)}
-    return [name.replace("_", " ") for name in sorted(names)]
+def named(claims: Iterable[str]) -> list[str]:
+    return [name.replace("_", " ") for name in sorted(claims)]

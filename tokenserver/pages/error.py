@@ -10,7 +10,7 @@ from tokenserver.web.problems import Failure
 
 
 def render(failure: Failure, error: Exception) -> Response:
-    """Same status, code and request id as in the other tongues. No challenge: a browser would ask for a password."""
+    """Status, code and request id as in the other tongues. No challenge: a browser would ask for a password."""
     is_oauth = isinstance(error, OAuthError)
     status = error.status if isinstance(error, OAuthError) else failure.status
     response = render_page(

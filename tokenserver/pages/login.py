@@ -17,7 +17,7 @@ from tokenserver.pages.rendering import go_on, render
 from tokenserver.web.cookies import Cookies
 
 MAX_HINT: Final = 254
-# One sentence for a user who doesn't exist and for a wrong password; a disabled account is told after the right one.
+# One sentence for an unknown user and for a wrong password; a disabled account is told after the right one.
 SENTENCES: Final = {
     "missing_credentials": (400, "Enter your user name and your password."),
     Refusal.INVALID_CREDENTIALS: (401, "The user name or the password is wrong."),

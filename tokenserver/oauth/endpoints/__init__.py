@@ -24,18 +24,19 @@ from tokenserver.oauth.endpoints.request import Server
 @dataclass(frozen=True)
 class Endpoint:
     """`key`: its name in the metadata; None where the metadata has no place for it. `cors`: pages of a client's own
-    origins call it by script."""
+    origins call it by script. `page`: people open it in a browser, so it is no part of the API description."""
 
     paths: tuple[str, ...]
     methods: tuple[str, ...]
     view: Callable[[Server], Response]
     key: str | None = None
     cors: bool = False
+    page: bool = False
 
 
 ENDPOINTS: Final = (
-    Endpoint(("/oauth/authorize",), ("GET", "POST"), authorization.view, "authorization_endpoint"),
-    Endpoint((authorization.RESUME.format(id="<interaction_id>"),), ("GET",), authorization.resume),
+    Endpoint(("/oauth/authorize",), ("GET", "POST"), authorization.view, "authorization_endpoint", page=True),
+    Endpoint((authorization.RESUME.format(id="<interaction_id>"),), ("GET",), authorization.resume, page=True),
     Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=True),
     Endpoint(("/oauth/introspect",), ("POST",), introspection.view, "introspection_endpoint"),
     Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=True),
