@@ -35,6 +35,8 @@ from tokenserver.web import docs_page, health, openapi, problems, request_contex
 MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
 PAGES = ("/login", "/consent", "/device", "/oauth/authorize", "/oauth/logout")
+# Who renders the errors below a path; problem details everywhere else.
+TONGUES = dict.fromkeys(PAGES, error_page.render) | {"/oauth/": oauth_errors.render}
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -51,7 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
-    problems.register(app, tongues=dict.fromkeys(PAGES, error_page.render) | {"/oauth/": oauth_errors.render})
+    problems.register(app, TONGUES)
     denials.register(app, rooms.trail)
     guard = Guard(
         rooms.active_tokens.verifier, authorize=rooms.admission.admit, on_error=_refused(settings.audience)
@@ -121,6 +123,7 @@ def create_app(settings: Settings | None = None) -> Flask:
                 cookies=rooms.cookies,
                 authorization_requests=rooms.authorization_requests,
                 authorization=rooms.authorization,
+                admission=rooms.admission,
                 endpoint_paths=paths,
             )
         )
@@ -178,7 +181,7 @@ def _refused(realm: str) -> Callable[[Refusal], Response]:
     def answer(refusal: Refusal) -> Response:
         failure = problems.failure_of(refusal)._replace(headers=refusal.headers(realm))
         request_context.current().failure = failure
-        return problems.render(failure, refusal)
+        return problems.speak(TONGUES, failure, refusal)
 
     return answer
 

@@ -37,7 +37,8 @@ class TestRegister:
         assert (user["roles"], user["permissions"], user["status"]) == (["user"], ["posts:create"], "active")
         assert user["created_at"].endswith("+00:00")
         assert user.keys() == {
-            *("id", "username", "email", "name", "status", "roles", "permissions", "created_at", "updated_at")
+            *("id", "username", "email", "email_verified", "name", "status", "roles", "permissions"),
+            *("created_at", "updated_at"),
         }
         assert granted(api.me(api.login()["access_token"])) == user
 

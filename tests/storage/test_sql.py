@@ -76,7 +76,7 @@ def test_errors_of_the_program_are_not_outages(rooms):
 
 
 def test_integrity_errors_reach_the_caller(rooms):
-    insert = sa.text("INSERT INTO server_state VALUES (1, '', '', 0)")
+    insert = sa.text("INSERT INTO server_state VALUES (1, '', '', 0, NULL)")
     with pytest.raises(IntegrityError):
         rooms.database.write(lambda tx: tx.execute(insert))
 

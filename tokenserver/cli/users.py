@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from uuid import UUID
 
 import click
@@ -35,6 +35,8 @@ def password_options(command: F) -> F:
 @click.option("--username", required=True, help="2 to 32 of a-z, 0-9, '.', '_' and '-'.")
 @click.option("--email", required=True, help="The e-mail address, which also signs in.")
 @click.option("--name", help="The full name, for display.")
+@click.option("--email-verified", is_flag=True, help="The e-mail address is known to be theirs.")
+@click.option("--claims", type=click.File("rb"), help="A JSON object of OpenID Connect's standard claims.")
 @click.option(
     "--password", help="The password; other users of this machine may see it, so prefer --password-stdin."
 )
@@ -44,6 +46,8 @@ def create(
     username: str,
     email: str,
     name: str | None,
+    email_verified: bool,
+    claims: BinaryIO | None,
     password: str | None,
     password_stdin: bool,
     password_prompt: bool,
@@ -55,7 +59,15 @@ def create(
         from tokenserver.access.permissions import USER
 
         secret = given or _generate()
-        row = rooms.people.prepare(username=username, email=email, password=secret, name=name, by_operator=True)
+        row = rooms.people.prepare(
+            username=username,
+            email=email,
+            password=secret,
+            name=name,
+            claims=_read_claims(claims),
+            email_verified=email_verified,
+            by_operator=True,
+        )
 
         def add(tx: "Transaction", change: "Change") -> dict[str, Any]:
             rooms.people.add(tx, row)
@@ -239,6 +251,15 @@ def _given_password(password: str | None, *, stdin: bool, prompt: bool) -> str |
     if prompt:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return password
+
+
+def _read_claims(file: BinaryIO | None) -> dict[str, Any]:
+    from tokenserver.verify.json_object import json_object
+
+    try:
+        return {} if file is None else json_object(file.read())
+    except ValueError as error:
+        raise click.UsageError(f"The file of the claims is no JSON object: {error}.") from None
 
 
 def _generate() -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
 from tokenserver.errors import Conflict, FieldError, Invalid, NotFound
+from tokenserver.identity import claim_values
 from tokenserver.identity.models import User
 from tokenserver.identity.names import displayed, folded, is_email, is_username
 from tokenserver.identity.passwords import Passwords, weakness
@@ -134,13 +135,21 @@ class People:
     # Changing
 
     def prepare(
-        self, *, username: str, email: str, password: str, name: str | None = None, by_operator: bool = False
+        self,
+        *,
+        username: str,
+        email: str,
+        password: str,
+        name: str | None = None,
+        claims: Mapping[str, Any] = MappingProxyType({}),
+        email_verified: bool = False,
+        by_operator: bool = False,
     ) -> User:
         """A checked, hashed, unsaved user; slow, so outside any transaction. Raises Invalid, Overloaded.
 
         `by_operator`: the password comes from the configuration or the command line and may hold the name.
         """
-        errors = name_faults(username, email)
+        errors = name_faults(username, email) + claim_values.faults(claims)
         flaw = weakness(password) if by_operator else weakness(password, username, email)
         if flaw:
             errors.append(FieldError("password", flaw))
@@ -157,6 +166,8 @@ class People:
             name_key=folded(name) if name else None,
             password_hash=self._passwords.hash(password),
             status=ACTIVE,
+            claims=_kept(claims),
+            email_verified=email_verified,
             created_at=now,
             updated_at=now,
         )
@@ -168,16 +179,23 @@ class People:
         self._flush(tx)
         record(tx, Event.USER_CREATED, target=user.id, username=user.username)
 
-    def update(self, tx: Transaction, change: Change, user_id: UUID, changes: dict[str, str | None]) -> User:
-        """`changes`: any of name, username, email, password_hash. Raises Conflict, NotFound."""
+    def update(self, tx: Transaction, change: Change, user_id: UUID, changes: Mapping[str, Any]) -> User:
+        """`changes`: any of name, username, email, password_hash and `claim_values.KEPT`, checked; None where that
+        is to be forgotten. An address or number that is new is not verified. Raises Conflict, NotFound."""
         user = self.get(tx, user_id, for_update=True)
         if changes.get("username"):
             user.username = user.username_key = folded(str(changes["username"]))
         if changes.get("email"):
-            user.email, user.email_key = displayed(str(changes["email"])), folded(str(changes["email"]))
+            email = displayed(str(changes["email"]))
+            user.email_verified = user.email == email and user.email_verified
+            user.email, user.email_key = email, folded(email)
         if "name" in changes:
             user.name = changes["name"]
             user.name_key = folded(user.name) if user.name else None
+        claims = _kept((user.claims or {}) | {name: changes[name] for name in changes if name in claim_values.KEPT})
+        if "phone_number" in changes and _phone_number(claims) != _phone_number(user.claims):
+            user.phone_number_verified = False
+        user.claims = claims
         self._refuse_taken(tx, user)
         if changes.get("password_hash"):
             user.password_hash = str(changes["password_hash"])
@@ -223,6 +241,14 @@ class People:
             taken = "email" if "email_key" in str(error.orig) else "username"
             what = "e-mail address" if taken == "email" else "user name"
             raise Conflict(f"This {what} is taken.", code=f"{taken}_taken") from None
+
+
+def _kept(claims: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {name: value for name, value in claims.items() if value is not None} or None
+
+
+def _phone_number(claims: Mapping[str, Any] | None) -> object:
+    return (claims or {}).get("phone_number")
 
 
 def name_faults(username: str | None, email: str | None) -> list[FieldError]:

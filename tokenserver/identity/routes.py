@@ -8,6 +8,7 @@ from uuid import UUID
 from flask import Blueprint
 
 from tokenserver.errors import FieldError, Forbidden, Invalid, NotFound
+from tokenserver.identity import claim_values
 from tokenserver.identity.login import Login, Proof, Refusal
 from tokenserver.identity.models import User
 from tokenserver.identity.names import folded
@@ -134,13 +135,14 @@ def _prove(login: Login, person: Person, password: str) -> Proof:
     return proof
 
 
-def _differs(person: Person, key: str, value: str | None) -> bool:
-    known = {"username": person.username, "email": person.email, "name": person.name}[key]
+def _differs(person: Person, key: str, value: Any) -> bool:
+    known = person.claims.get(key) if key in claim_values.KEPT else getattr(person, key)
     return (folded(value or "") if key == "username" else value) != known
 
 
 def _check(person: Person, changes: dict[str, Any], new_password: str | None) -> None:
     errors = name_faults(changes.get("username"), changes.get("email"))
+    errors += claim_values.faults({name: changes[name] for name in changes if name in claim_values.KEPT})
     if new_password is not None:
         flaw = weakness(new_password, changes.get("username", person.username), changes.get("email", person.email))
         if flaw:
@@ -151,7 +153,9 @@ def _check(person: Person, changes: dict[str, Any], new_password: str | None) ->
 
 def user_body(person: Person, held: Held) -> dict[str, Any]:
     account = {field.name: getattr(person, field.name) for field in fields(person)}
-    return account | {"roles": list(held.roles), "permissions": sorted(held.permissions)}
+    if "phone_number" not in person.claims:
+        del account["phone_number_verified"]
+    return account | dict(person.claims) | {"roles": list(held.roles), "permissions": sorted(held.permissions)}
 
 
 def _session_body(session: Session, used: datetime, mine: UUID | None) -> dict[str, Any]:

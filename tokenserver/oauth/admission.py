@@ -28,6 +28,13 @@ class Admission:
 
     def admit(self, claims: Claims, permissions: tuple[str, ...]) -> None:
         """Raises a Refusal of the token, Forbidden `permission_denied`, StoreUnavailable when nobody can tell."""
+        self._admit(claims, permissions, permissions)
+
+    def admit_by_scope(self, claims: Claims, *scope: str) -> None:
+        """Like `admit`, for what the user let the client have, whatever they may do themselves."""
+        self._admit(claims, (), scope)
+
+    def _admit(self, claims: Claims, permissions: tuple[str, ...], scope: tuple[str, ...]) -> None:
         context = current()
         context.actor, context.client_id = self._active_tokens.actor(claims), claims.client_id
         context.demanded = permissions
@@ -36,7 +43,7 @@ class Admission:
         for _ in range(MAX_TRIES):
             known = self._feed.known()
             try:
-                self._judge(claims, permissions)
+                self._judge(claims, permissions, scope)
             except (Refusal, Refused):
                 # A refusal is checked before it is given.
                 self._feed.sync()
@@ -49,9 +56,9 @@ class Admission:
             self._feed.sync()
         raise StoreUnavailable("redis", "the feed moves faster than this request")
 
-    def _judge(self, claims: Claims, permissions: tuple[str, ...]) -> None:
+    def _judge(self, claims: Claims, permissions: tuple[str, ...], scope: tuple[str, ...]) -> None:
         """Dead before too narrow, too narrow before not allowed."""
         holder = g.holder = self._active_tokens.judge(claims)
-        claims.require(*permissions)
+        claims.require(*scope)
         if not holder.permissions.issuperset(permissions):
             raise Forbidden("You don't hold the permission that this needs.", code="permission_denied")

@@ -6,6 +6,7 @@ from typing import Final
 from flask import Response, json
 
 from tokenserver.errors import Refused
+from tokenserver.verify.errors import Refusal
 from tokenserver.web.problems import Failure
 from tokenserver.web.request_context import current
 
@@ -142,6 +143,9 @@ def render(failure: Failure, error: Exception) -> Response:
     if isinstance(error, OAuthError):
         headers = {"WWW-Authenticate": 'Basic realm="oauth"'} if error.status == 401 else {}
         return answer(error.status, error.error, error.public, headers)
+    if isinstance(error, Refusal):
+        # RFC 6750 section 3: what is wrong with a token stands in the header; the body says the same.
+        return answer(failure.status, failure.code, failure.detail, dict(failure.headers))
     word = WORDS.get(failure.status, "invalid_request")
     return answer(failure.status, word, failure.detail, dict(failure.headers))
 

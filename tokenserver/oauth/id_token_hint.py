@@ -39,6 +39,9 @@ def read(token: str, keys: KeySource, issuer: str) -> Hint | None:
     except ValueError:
         return None
     subject, audience, session_id = claims.get("sub"), claims.get("aud"), claims.get("sid")
-    if claims.get("iss") != issuer or not isinstance(subject, str) or not isinstance(audience, str):
+    # Signed userinfo has issuer, audience and subject too, and never expires.
+    if claims.get("iss") != issuer or "exp" not in claims:
+        return None
+    if not isinstance(subject, str) or not isinstance(audience, str):
         return None
     return Hint(subject, audience, session_id if isinstance(session_id, str) else None)

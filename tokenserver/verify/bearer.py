@@ -22,10 +22,14 @@ def credentials(authorization: str | None, *, elsewhere: bool = False) -> str:
     scheme, _, token = (authorization or "").strip(" \t").partition(" ")
     if scheme.lower() != "bearer":
         raise MissingCredentials("no bearer credentials")
-    token = token.lstrip(" ")
-    # RFC 6750 section 2.1: exactly one b64token. Two headers joined by a comma don't match either.
+    # Two headers joined by a comma don't match either.
+    return only(token.lstrip(" "))
+
+
+def only(token: str) -> str:
+    """RFC 6750 section 2.1: exactly one b64token. Raises InvalidRequest."""
     if not B64TOKEN.fullmatch(token):
-        raise InvalidRequest("malformed Authorization header")
+        raise InvalidRequest("not one b64token")
     return token
 
 

@@ -125,5 +125,10 @@ def register(app: Flask, tongues: Mapping[str, Renderer]) -> None:
                 current().request_id,
                 exc_info=error if unknown else None,
             )
-        speak = next((tongue for prefix, tongue in tongues.items() if request.path.startswith(prefix)), render)
-        return speak(failure, error)
+        return speak(tongues, failure, error)
+
+
+def speak(tongues: Mapping[str, Renderer], failure: Failure, error: Exception) -> Response:
+    """The answer in the tongue of the requested path."""
+    tongue = next((tongue for prefix, tongue in tongues.items() if request.path.startswith(prefix)), render)
+    return tongue(failure, error)

@@ -17,32 +17,35 @@ from tokenserver.oauth.endpoints import (
     metadata,
     revocation,
     token,
+    userinfo,
 )
+from tokenserver.oauth.endpoints.cors import Readers
 from tokenserver.oauth.endpoints.request import Server
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`key`: its name in the metadata; None where the metadata has no place for it. `cors`: pages of a client's own
-    origins call it by script. `page`: people open it in a browser, so it is no part of the API description."""
+    """`key`: its name in the metadata; None where the metadata has no place for it. `cors`: whose pages may call it
+    by script and read the answer. `page`: people open it in a browser, so it is no part of the API description."""
 
     paths: tuple[str, ...]
     methods: tuple[str, ...]
     view: Callable[[Server], Response]
     key: str | None = None
-    cors: bool = False
+    cors: Readers | None = None
     page: bool = False
 
 
 ENDPOINTS: Final = (
     Endpoint(("/oauth/authorize",), ("GET", "POST"), authorization.view, "authorization_endpoint", page=True),
     Endpoint((authorization.RESUME.format(id="<interaction_id>"),), ("GET",), authorization.resume, page=True),
-    Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=True),
+    Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=Readers.CLIENTS),
     Endpoint(("/oauth/introspect",), ("POST",), introspection.view, "introspection_endpoint"),
-    Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=True),
+    Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=Readers.CLIENTS),
     Endpoint(
         ("/oauth/device_authorization",), ("POST",), device_authorization.view, "device_authorization_endpoint"
     ),
+    Endpoint(("/oauth/userinfo",), ("GET", "POST"), userinfo.view, "userinfo_endpoint", cors=Readers.EVERYBODY),
     Endpoint(("/.well-known/jwks.json",), ("GET",), jwks.view, "jwks_uri"),
     Endpoint(
         ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"), ("GET",), metadata.view
@@ -63,12 +66,13 @@ def blueprint(server: Callable[[Mapping[str, str]], Server]) -> Blueprint:
         for path in endpoint.paths:
             name = re.sub(r"\W+", "_", path.strip("/"))
             routes.add_url_rule(path, name, _bound(endpoint, rooms), methods=_methods(endpoint))
-    shared = {path for endpoint in ENDPOINTS if endpoint.cors for path in endpoint.paths}
+    shared = {path: endpoint.cors for endpoint in ENDPOINTS if endpoint.cors for path in endpoint.paths}
 
     @routes.after_request
     def let_read(response: Response) -> Response:
-        if flask.request.path in shared and flask.request.method != "OPTIONS":
-            cors.let_read(rooms, response)
+        readers = shared.get(flask.request.path)
+        if readers and flask.request.method != "OPTIONS":
+            cors.let_read(rooms, response, readers)
         return response
 
     return routes
@@ -81,7 +85,7 @@ def _methods(endpoint: Endpoint) -> list[str]:
 def _bound(endpoint: Endpoint, rooms: Server) -> Callable[..., Response]:
     def view(**_: str) -> Response:  # parts of the path: `request.view_args` has them
         if endpoint.cors and flask.request.method == "OPTIONS":
-            return cors.preflight(rooms, endpoint.methods)
+            return cors.preflight(rooms, endpoint.methods, endpoint.cors)
         return endpoint.view(rooms)
 
     return view

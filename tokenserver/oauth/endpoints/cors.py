@@ -1,8 +1,10 @@
-"""Which pages may call us by script and read the answers: those of a client's own origins (RFC 9700 section 2.6).
+"""Which pages may call us by script and read the answers (RFC 9700 section 2.6, the CORS protocol of Fetch): those
+of a client's own origins, and everybody's where a bearer token alone says who asks.
 
 Its own are the origins of its redirect URIs. No cookie is taken where this holds, so no credentials are allowed.
 """
 
+from enum import Enum
 from typing import Final
 
 from flask import Response, request
@@ -17,7 +19,12 @@ RESPONSE_HEADERS: Final = "Retry-After, WWW-Authenticate, X-Request-ID"
 MAX_AGE_SECONDS: Final = 600
 
 
-def preflight(server: Server, methods: tuple[str, ...]) -> Response:
+class Readers(Enum):
+    CLIENTS = "clients"
+    EVERYBODY = "everybody"
+
+
+def preflight(server: Server, methods: tuple[str, ...], readers: Readers) -> Response:
     """A browser asks before the request, and can't say for which client: any client's origin may go on."""
     response = Response(status=204)
     response.headers["Allow"] = ", ".join((*methods, "OPTIONS"))
@@ -25,8 +32,9 @@ def preflight(server: Server, methods: tuple[str, ...]) -> Response:
     if origin is None:
         return response
     response.vary.add("Origin")
-    server.rooms.feed.sync()
-    if origin in server.clients.origins():
+    if readers is Readers.CLIENTS:
+        server.rooms.feed.sync()
+    if readers is Readers.EVERYBODY or origin in server.clients.origins():
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Methods"] = ", ".join(methods)
         response.headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
@@ -34,8 +42,12 @@ def preflight(server: Server, methods: tuple[str, ...]) -> Response:
     return response
 
 
-def let_read(server: Server, response: Response) -> None:
+def let_read(server: Server, response: Response, readers: Readers) -> None:
     """The answer itself: for a page of the client that authenticated, or whose token was good, and no other's."""
+    if readers is Readers.EVERYBODY:
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
+        return
     response.vary.add("Origin")
     origin, client_id = request.headers.get("Origin"), current().client_id
     if origin is None or client_id is None:

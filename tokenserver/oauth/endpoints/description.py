@@ -6,12 +6,14 @@ from typing import Final
 from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.clients.registry import FIRST_PARTY
 from tokenserver.errors import StoreUnavailable, TooManyRequests
+from tokenserver.identity import claims
 from tokenserver.oauth import errors
 from tokenserver.oauth.client_authentication import ASSERTION_TYPE
 from tokenserver.oauth.endpoints import ENDPOINTS, path_of
 from tokenserver.oauth.errors import OAuthError
 from tokenserver.oauth.grants import GRANTS
 from tokenserver.oauth.scope import KNOWN
+from tokenserver.verify import errors as verify
 from tokenserver.web.openapi.answers import REQUEST_ID, refusal, success
 from tokenserver.web.openapi.described import Described, published
 from tokenserver.web.openapi.schemas import Json
@@ -138,7 +140,20 @@ METADATA: Final[Json] = {
         "_parameter_supported$": {"type": "boolean"},
     },
 }
+USERINFO: Final[Json] = {
+    "type": "object",
+    "description": "OpenID Connect Core 1.0 section 5.1: what is known, of what the scope asks for.",
+    "required": ["sub"],
+    "properties": {
+        **dict.fromkeys((*claims.NAMES, "sub"), TEXT),
+        "email_verified": {"type": "boolean"},
+        "phone_number_verified": {"type": "boolean"},
+        "updated_at": TIME,
+        "address": {"type": "object", "additionalProperties": TEXT},
+    },
+}
 SCHEMAS: Final = {
+    "UserInfo": USERINFO,
     "TokenResponse": TOKEN_RESPONSE,
     "IntrospectionResponse": INTROSPECTION_RESPONSE,
     "DeviceAuthorizationResponse": DEVICE_AUTHORIZATION_RESPONSE,
@@ -226,6 +241,27 @@ def _refusal(status: int, sentences: Mapping[str, str]) -> Json:
     )
 
 
+def _userinfo(summary: str, *, is_post: bool) -> Json:
+    """A protected resource (RFC 6750), which may be asked by a form too."""
+    kinds = (verify.InvalidRequest, verify.MissingCredentials, verify.InvalidToken, verify.InsufficientScope)
+    by_status: dict[int, dict[str, str]] = {503: {errors.WORDS[503]: SENTENCES[503]}}
+    for kind in kinds:
+        by_status.setdefault(kind.status, {})[kind.error or "authentication_required"] = kind.description
+    if is_post:
+        by_status[413] = {errors.BodyTooLarge.error: errors.BodyTooLarge.description}
+    ok = success(200, _component("UserInfo"), {"sub": "5f0c2ed6-8d1b-4b0c-9c53-0e3f4f2a7d11", "name": "Ann"})
+    # Of a client that registered userinfo_signed_response_alg.
+    ok["content"]["application/jwt"] = {"schema": TEXT, "example": "eyJ…"}
+    token: Json = {"type": "object", "properties": {"access_token": TEXT}}
+    body: Json = {"requestBody": {"content": {FORM: {"schema": token, "example": {}}}}} if is_post else {}
+    return {
+        "summary": summary,
+        "security": [{"bearer": []}, *([{}] if is_post else [])],
+        **body,
+        "responses": {"200": ok, **{str(s): _refusal(s, by_status[s]) for s in sorted(by_status)}},
+    }
+
+
 def _component(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -291,6 +327,10 @@ DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
             (*ANY_FORM, errors.InvalidScope, errors.InvalidTarget, errors.UnauthorizedClient),
             is_limited=True,
         )
+    },
+    "/oauth/userinfo": {
+        "get": _userinfo("Read about the user (OpenID Connect Core 1.0 section 5.3)", is_post=False),
+        "post": _userinfo("Read about the user, with the token in a form", is_post=True),
     },
     "/.well-known/jwks.json": {
         "get": published(

@@ -1,16 +1,21 @@
-"""RFC 7662. Never more than `{"active": false}` about a token that is dead, unknown or somebody else's."""
+"""RFC 7662, and RFC 9701 for signed answers. Never more than `{"active": false}` about a token that is dead,
+unknown or somebody else's."""
 
-from typing import Any
+import time
+from typing import Any, Final
 
-from flask import Response
+from flask import Response, request
 
 from tokenserver.clients.registry import Client
-from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, read_form
+from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, jwt_answer, read_form
 from tokenserver.oauth.errors import InvalidClient
 from tokenserver.oauth.grants.refresh_token import is_ended
+from tokenserver.tokens.access_token import sign_jwt
 from tokenserver.tokens.refresh_token import PREFIX
 from tokenserver.verify.errors import InvalidToken
 
+SIGNED: Final = "application/token-introspection+jwt"
+TYP: Final = "token-introspection+jwt"
 INSPECTING = "tokens:introspect"
 CLAIMS = ("iss", "sub", "aud", "client_id", "scope", "exp", "iat", "jti", "sid", "roles", "auth_time", "acr", "amr")
 
@@ -26,7 +31,22 @@ def view(server: Server) -> Response:
     found = (
         _refresh_token(server, client, token) if token.startswith(PREFIX) else _access_token(server, client, token)
     )
-    return json_answer(found or {"active": False})
+    return _answer(server, client, found or {"active": False})
+
+
+def _answer(server: Server, caller: Client, found: dict[str, Any]) -> Response:
+    """RFC 9701 section 4: signed, for who accepts that and does not like plain JSON as much."""
+    if request.accept_mimetypes.best_match(("application/json", SIGNED)) != SIGNED:
+        return json_answer(found)
+    alg = caller.metadata.introspection_signed_response_alg or server.settings.signing_alg
+    # Section 5: no sub and no exp of its own, so that nobody takes it for an access token or an ID token.
+    claims = {
+        "iss": server.settings.issuer,
+        "aud": caller.client_id,
+        "iat": int(time.time()),
+        "token_introspection": found,
+    }
+    return jwt_answer(sign_jwt(server.keys.signer(alg), TYP, claims), SIGNED)
 
 
 def _access_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:

@@ -5,7 +5,14 @@ from typing import Any
 
 from flask import Response, json
 
-from tokenserver.clients.metadata import AUTH_METHODS, RESPONSE_TYPES, SIGNING_ALGS
+from tokenserver.clients.metadata import (
+    AUTH_METHODS,
+    CONTENT_ENCRYPTION_ALGS,
+    KEY_MANAGEMENT_ALGS,
+    RESPONSE_TYPES,
+    SIGNING_ALGS,
+)
+from tokenserver.identity import claims
 from tokenserver.oauth import pkce
 from tokenserver.oauth.authorization_request import PROMPTS
 from tokenserver.oauth.client_authentication import ASSERTION_ALGS
@@ -14,6 +21,9 @@ from tokenserver.oauth.endpoints.request import Server
 from tokenserver.oauth.grants import GRANTS
 from tokenserver.oauth.response_modes import RESPONSE_MODES
 from tokenserver.oauth.scope import KNOWN, to_text
+from tokenserver.oauth.subject import SUBJECT_TYPES
+from tokenserver.tokens import id_token
+from tokenserver.tokens.access_token import ACR_VALUES
 
 
 def view(server: Server) -> Response:
@@ -23,10 +33,10 @@ def view(server: Server) -> Response:
 
 def document(server: Server) -> dict[str, Any]:
     issuer = server.settings.issuer
-    alg = server.settings.signing_alg
+    algs = list(SIGNING_ALGS)
     methods = sorted(AUTH_METHODS)
     confidential = sorted(AUTH_METHODS - {"none"})
-    assertion_algs = [each for algs in ASSERTION_ALGS.values() for each in algs]
+    assertion_algs = [alg for each in ASSERTION_ALGS.values() for alg in each]
     return {
         "issuer": issuer,
         **{key: issuer + path for key, path in server.endpoint_paths.items()},
@@ -41,19 +51,25 @@ def document(server: Server) -> dict[str, Any]:
         # RFC 9207 section 3
         "authorization_response_iss_parameter_supported": True,
         "scopes_supported": to_text(KNOWN).split(),
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [alg],
+        "subject_types_supported": list(SUBJECT_TYPES),
+        "id_token_signing_alg_values_supported": algs,
+        "id_token_encryption_alg_values_supported": list(KEY_MANAGEMENT_ALGS),
+        "id_token_encryption_enc_values_supported": list(CONTENT_ENCRYPTION_ALGS),
+        "userinfo_signing_alg_values_supported": algs,
+        # RFC 9701 section 7
+        "introspection_signing_alg_values_supported": algs,
+        "acr_values_supported": list(ACR_VALUES),
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": assertion_algs,
         "introspection_endpoint_auth_methods_supported": confidential,
         "introspection_endpoint_auth_signing_alg_values_supported": assertion_algs,
         "revocation_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_signing_alg_values_supported": assertion_algs,
-        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "sid", "at_hash"],
+        "claims_supported": [*id_token.CLAIMS, *claims.NAMES],
         "claim_types_supported": ["normal"],
+        "claims_parameter_supported": True,
         "request_parameter_supported": True,
         "request_uri_parameter_supported": True,
         "require_request_uri_registration": True,
-        "request_object_signing_alg_values_supported": list(SIGNING_ALGS),
-        "claims_parameter_supported": False,
+        "request_object_signing_alg_values_supported": algs,
     }

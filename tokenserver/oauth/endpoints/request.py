@@ -11,6 +11,7 @@ from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Client, Clients
 from tokenserver.config import Settings
 from tokenserver.oauth.active_token import ActiveTokens
+from tokenserver.oauth.admission import Admission
 from tokenserver.oauth.authorization import Authorization
 from tokenserver.oauth.authorization_request import AuthorizationRequests
 from tokenserver.oauth.browser_session import BrowserSessions
@@ -45,16 +46,18 @@ class Server:
     cookies: Cookies
     authorization_requests: AuthorizationRequests
     authorization: Authorization
+    admission: Admission
     endpoint_paths: Mapping[str, str]
 
 
-def read_form() -> TokenRequest:
-    """Raises InvalidRequest, BodyTooLarge."""
+def read_form(*, with_query: bool = False) -> TokenRequest:
+    """`with_query`: whether there may be a query, which is not read. Raises InvalidRequest, BodyTooLarge."""
     try:
         body = body_bytes()
     except RequestEntityTooLarge:
         raise BodyTooLarge from None
-    parameters = parse_form(body, request.headers.get("Content-Type", ""), request.query_string.decode("latin-1"))
+    query = "" if with_query else request.query_string.decode("latin-1")
+    parameters = parse_form(body, request.headers.get("Content-Type", ""), query)
     context = current()
     authorization = request.headers.get("Authorization")
     return TokenRequest(parameters, authorization, context.address, context.user_agent, request.path)
@@ -69,6 +72,14 @@ def authenticated(server: Server, form: TokenRequest) -> Client:
 
 
 def json_answer(body: Mapping[str, Any]) -> Response:
+    return _answer(json.dumps(body), "application/json")
+
+
+def jwt_answer(jwt: str, media_type: str) -> Response:
+    return _answer(jwt, media_type)
+
+
+def _answer(body: str, media_type: str) -> Response:
     # RFC 6749 section 5.1: both headers on whatever holds tokens
     headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-    return Response(json.dumps(body), 200, headers, mimetype="application/json")
+    return Response(body, 200, headers, mimetype=media_type)
