@@ -131,20 +131,6 @@ class Rooms:
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
         subjects = Subjects(database)
         issuing = Issuing(settings, keys, people, subjects)
-        collaborators = Collaborators(
-            feed=feed,
-            people=people,
-            login=login,
-            rights=rights,
-            sessions=sessions,
-            codes=codes,
-            refresh_tokens=refresh_tokens,
-            revocation=revocation,
-            subjects=subjects,
-            issuing=issuing,
-            trail=trail,
-            devices=Devices(feed, limits),
-        )
         verifier, any_audience = (
             Verifier(
                 issuer=settings.issuer,
@@ -164,6 +150,21 @@ class Rooms:
             people=people,
             rights=rights,
             subjects=subjects,
+        )
+        collaborators = Collaborators(
+            feed=feed,
+            people=people,
+            login=login,
+            rights=rights,
+            sessions=sessions,
+            codes=codes,
+            refresh_tokens=refresh_tokens,
+            revocation=revocation,
+            subjects=subjects,
+            issuing=issuing,
+            trail=trail,
+            devices=Devices(feed, limits),
+            active_tokens=active_tokens,
         )
         return cls(
             settings=settings,

@@ -71,7 +71,7 @@ class ActiveTokens:
         if client is None:
             raise InvalidToken("its client is gone")
         if claims.sid is None or user_id is None:
-            own = client.scope if client.allows("client_credentials") else frozenset[str]()
+            own = self._own_scope(claims, client)
             return Holder(claims.sub, claims.client_id, None, None, (), own, claims.scope)
         person = self._people.find(user_id)
         if person is None or not person.is_active:
@@ -80,6 +80,15 @@ class ActiveTokens:
         return Holder(
             str(user_id), claims.client_id, user_id, _uuid(claims.sid), held.roles, held.permissions, claims.scope
         )
+
+    def _own_scope(self, claims: Claims, client: Client) -> frozenset[str]:
+        """What the client that a token stands for may do by itself; after an exchange (RFC 8693) that isn't the one
+        that holds it. Raises InvalidToken."""
+        subject = client if claims.sub == client.client_id else self._clients.find(claims.sub)
+        issued_at = issued_at_ms(claims.jti, claims.iat)
+        if subject is None or self._revocation.is_revoked(issued_at=issued_at, client_id=claims.sub):
+            raise InvalidToken("its subject is gone")
+        return subject.scope if subject.allows("client_credentials") else frozenset()
 
     def actor(self, claims: Claims) -> str:
         """Whose token it is, for the log: a user's id, or a client's; the `sub` of a client that is gone."""

@@ -12,7 +12,14 @@ from tokenserver.web.request_context import RequestContext, current
 STATUSES: Final = frozenset({401, 403, 429})
 # RFC 6749 section 5.2: what is answered with 400 and denies nevertheless.
 WORDS: Final = frozenset(
-    {"access_denied", "invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client"}
+    {
+        "access_denied",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_scope",
+        "invalid_target",
+        "unauthorized_client",
+    }
 )
 REASON_LENGTH: Final = 60
 
@@ -33,7 +40,9 @@ def register(app: Flask, trail: Trail) -> None:
 
 
 def _is_denial(failure: Failure) -> bool:
-    return failure.status in STATUSES or failure.code in WORDS
+    # RFC 8693 section 2.2.2: a token that can't be accepted makes an invalid request; others have no cause to tell.
+    is_unacceptable = failure.code == "invalid_request" and bool(failure.private)
+    return failure.status in STATUSES or failure.code in WORDS or is_unacceptable
 
 
 def _denial(trail: Trail, context: RequestContext, failure: Failure) -> str:

@@ -1,5 +1,6 @@
 """From a granted request to the token response (RFC 6749 section 5.1): the one place that mints."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -110,20 +111,63 @@ class Issuing:
 
     def for_client(self, client: Client, scope: Iterable[str], audience: Sequence[str] | None = None) -> Issued:
         granted = frozenset(scope)
-        minted = access_token.mint(
+        audience = self.audience_of(client) if audience is None else audience
+        # RFC 9068 section 2.2: the client itself is the subject
+        minted = self._client_token(client, client.client_id, granted, audience)
+        return Issued(self._response(minted.token, granted))
+
+    def exchanged(
+        self,
+        client: Client,
+        subject: UserContext | str,
+        scope: Iterable[str],
+        audience: Sequence[str],
+        *,
+        act: Mapping[str, Any] | None,
+        expires_by: int,
+    ) -> Issued:
+        """Still without `issued_token_type` (RFC 8693 section 2.2.1). `client`: who asks. `subject`: a user, or the
+        id of a client that is nobody's. `act`: who acts for it. `expires_by`: the end of the token presented."""
+        granted = frozenset(scope)
+        if isinstance(subject, UserContext):
+            minted = self._access_token(client, subject, granted, audience, act=act, expires_by=expires_by)
+        else:
+            minted = self._client_token(client, subject, granted, audience, act=act, expires_by=expires_by)
+        response = self._response(minted.token, granted)
+        response["expires_in"] = max(1, min(response["expires_in"], expires_by - int(time.time())))
+        return Issued(response, minted.roles_omitted)
+
+    def _client_token(
+        self,
+        client: Client,
+        subject: str,
+        granted: frozenset[str],
+        audience: Sequence[str],
+        *,
+        act: Mapping[str, Any] | None = None,
+        expires_by: int | None = None,
+    ) -> Minted:
+        return access_token.mint(
             self._access_token_signer(client),
             issuer=self._settings.issuer,
-            # RFC 9068 section 2.2: the client itself is the subject
-            subject=client.client_id,
-            audience=self.audience_of(client) if audience is None else audience,
+            subject=subject,
+            audience=audience,
             client_id=client.client_id,
             scope=scopes.to_text(granted),
             lifetime=self._settings.access_token_ttl,
+            act=act,
+            expires_by=expires_by,
         )
-        return Issued(self._response(minted.token, granted))
 
     def _access_token(
-        self, client: Client, user: UserContext, granted: frozenset[str], audience: Sequence[str]
+        self,
+        client: Client,
+        user: UserContext,
+        granted: frozenset[str],
+        audience: Sequence[str],
+        *,
+        act: Mapping[str, Any] | None = None,
+        expires_by: int | None = None,
     ) -> Minted:
         return access_token.mint(
             self._access_token_signer(client),
@@ -139,6 +183,8 @@ class Issuing:
             authenticated_at=user.authenticated_at,
             amr=user.amr,
             userinfo_claims=user.names("userinfo"),
+            act=act,
+            expires_by=expires_by,
         )
 
     def _id_token(

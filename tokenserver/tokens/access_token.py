@@ -44,9 +44,13 @@ def mint(
     authenticated_at: int | None = None,
     amr: Sequence[str] = (),
     userinfo_claims: Sequence[str] = (),
+    act: Mapping[str, Any] | None = None,
+    expires_by: int | None = None,
 ) -> Minted:
-    """A signed token (RFC 9068 section 2.2) of `lifetime` s. `family_id` goes into the private claim `fam`,
-    `userinfo_claims` (asked for by name, OpenID Connect Core section 5.5) into `uic`.
+    """A signed token (RFC 9068 section 2.2) of `lifetime` s, at the most until `expires_by`, a NumericDate.
+
+    `family_id` goes into the private claim `fam`, `userinfo_claims` (asked for by name, OpenID Connect Core section
+    5.5) into `uic`. `act`: who acts for the subject (RFC 8693 section 4.1).
 
     Roles that would make it longer than 4 KiB are left out, and the claim `roles_omitted` says so.
     """
@@ -56,7 +60,7 @@ def mint(
         "iss": issuer,
         "sub": subject,
         "aud": audience[0] if len(audience) == 1 else list(audience),
-        "exp": issued_at + lifetime,
+        "exp": issued_at + lifetime if expires_by is None else min(issued_at + lifetime, expires_by),
         "iat": issued_at,
         "jti": new_jti(issued_at_ms),
         "client_id": client_id,
@@ -67,6 +71,8 @@ def mint(
         claims["sid"] = str(session_id)
     if family_id is not None:
         claims["fam"] = str(family_id)
+    if act is not None:
+        claims["act"] = act
     if userinfo_claims:
         claims["uic"] = list(userinfo_claims)
     if authenticated_at is not None:

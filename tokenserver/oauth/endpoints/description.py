@@ -12,6 +12,7 @@ from tokenserver.oauth.client_authentication import ASSERTION_TYPE
 from tokenserver.oauth.endpoints import ENDPOINTS, path_of
 from tokenserver.oauth.errors import OAuthError
 from tokenserver.oauth.grants import GRANTS
+from tokenserver.oauth.grants.token_exchange import ACCESS_TOKEN
 from tokenserver.oauth.scope import KNOWN
 from tokenserver.verify import errors as verify
 from tokenserver.web.openapi.answers import REQUEST_ID, refusal, success
@@ -28,6 +29,12 @@ TIME: Final[Json] = {"type": "integer", "description": "Seconds since 1970 (RFC 
 # The parameters of all forms, each with an example. Empty ones are missing, and unknown ones are ignored
 # (RFC 6749 section 3.2).
 PARAMETERS: Final[dict[str, tuple[str, str]]] = {
+    "actor_token": (
+        "An access token of who acts for the subject (RFC 8693); without: the client acts as the subject itself.",
+        "eyJ…",
+    ),
+    "actor_token_type": ("With `actor_token`.", ACCESS_TOKEN),
+    "audience": ("As `resource`; may be repeated (RFC 8693).", "http://127.0.0.1:8000"),
     "client_id": ("The client, unless it authenticates by the Authorization header.", FIRST_PARTY),
     "code": ("The authorization code; it is spent.", "ac_…"),
     "code_verifier": ("The verifier of the request's `code_challenge` (RFC 7636).", "v" * 43),
@@ -41,17 +48,24 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     "password": ("The user's password.", "correct horse 7 battery"),
     "redirect_uri": ("The same as in the authorization request.", "https://app.example/cb"),
     "refresh_token": ("The newest one; it is spent.", "rt_…"),
+    "requested_token_type": ("An access token, which is what is issued anyway.", ACCESS_TOKEN),
     "resource": (
         "Of the resources that may be had, the one that the access token is for; may be repeated (RFC 8707).",
         "http://127.0.0.1:8000",
     ),
     "scope": ("Scopes with spaces between them; left out: all that may be had.", "posts:create"),
+    "subject_token": ("An access token of who the new token is about (RFC 8693).", "eyJ…"),
+    "subject_token_type": ("That of an access token, or of a JWT.", ACCESS_TOKEN),
     "token": ("An access token or a refresh token.", "rt_…"),
     "token_type_hint": ("What kind of token it is; it may be wrong.", "refresh_token"),
     "username": ("User name or e-mail address.", "ann"),
 }
 CLIENT: Final = ("client_id", "client_secret", "client_assertion", "client_assertion_type")
-OPTIONAL: Final = {*CLIENT, "code_verifier", "redirect_uri", "resource", "scope", "token_type_hint"}
+OPTIONAL: Final = {
+    *CLIENT,
+    *("actor_token", "actor_token_type", "audience", "code_verifier", "redirect_uri", "requested_token_type"),
+    *("resource", "scope", "token_type_hint"),
+}
 
 TOKEN_RESPONSE: Final[Json] = {
     "type": "object",
@@ -63,6 +77,7 @@ TOKEN_RESPONSE: Final[Json] = {
         "expires_in": {"type": "integer", "minimum": 1, "description": "Seconds."},
         "scope": TEXT,
         "refresh_token": {"type": "string", "description": "When the client may use it."},
+        "issued_token_type": {"type": "string", "description": "Of a token exchange (RFC 8693 section 2.2.1)."},
         "id_token": {"type": "string", "description": "When the scope holds `openid`."},
     },
 }
@@ -86,6 +101,7 @@ INTROSPECTION_RESPONSE: Final[Json] = {
         "auth_time": TIME,
         "acr": TEXT,
         "amr": TEXTS,
+        "act": {"type": "object", "description": "Who acts for the subject (RFC 8693 section 4.1)."},
     },
 }
 DEVICE_AUTHORIZATION_RESPONSE: Final[Json] = {

@@ -17,7 +17,22 @@ from tokenserver.verify.errors import InvalidToken
 SIGNED: Final = "application/token-introspection+jwt"
 TYP: Final = "token-introspection+jwt"
 INSPECTING = "tokens:introspect"
-CLAIMS = ("iss", "sub", "aud", "client_id", "scope", "exp", "iat", "jti", "sid", "roles", "auth_time", "acr", "amr")
+CLAIMS = (
+    "iss",
+    "sub",
+    "aud",
+    "client_id",
+    "scope",
+    "exp",
+    "iat",
+    "jti",
+    "sid",
+    "roles",
+    "auth_time",
+    "acr",
+    "amr",
+    "act",
+)
 
 
 def view(server: Server) -> Response:

@@ -4,9 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tokenserver.clients.metadata import DEVICE_CODE
+from tokenserver.clients.metadata import DEVICE_CODE, TOKEN_EXCHANGE
 from tokenserver.clients.registry import Client
-from tokenserver.oauth.grants import authorization_code, client_credentials, device_code, password, refresh_token
+from tokenserver.oauth.grants import (
+    authorization_code,
+    client_credentials,
+    device_code,
+    password,
+    refresh_token,
+    token_exchange,
+)
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest
 
 
@@ -35,4 +42,21 @@ GRANTS: Final[Mapping[str, Grant]] = {
         refresh_token.grant, frozenset({"refresh_token", "scope", "resource"}), is_optimistic=True
     ),
     DEVICE_CODE: Grant(device_code.grant, frozenset({"device_code", "resource"})),
+    TOKEN_EXCHANGE: Grant(
+        token_exchange.grant,
+        frozenset(
+            {
+                "subject_token",
+                "subject_token_type",
+                "actor_token",
+                "actor_token_type",
+                "requested_token_type",
+                "audience",
+                "resource",
+                "scope",
+            }
+        ),
+        confidential=True,
+        is_optimistic=True,
+    ),
 }

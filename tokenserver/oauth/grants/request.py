@@ -9,6 +9,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
 from tokenserver.identity.login import Login
 from tokenserver.identity.people import People
+from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.device import Devices
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.issuing import Issued, Issuing
@@ -56,6 +57,7 @@ class Collaborators:
     issuing: Issuing
     trail: Trail
     devices: Devices
+    active_tokens: ActiveTokens
 
 
 class FeedMoved(Exception):
