@@ -90,6 +90,8 @@ JSON_REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/clients/poster"): CLIENT,
 }
 FORMER = {"client_id": "former", "client_secret": "{former_secret}"}
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 PASSWORD_GRANT = {
     "grant_type": "password",
     "client_id": "first-party",
@@ -101,6 +103,10 @@ FORMS: list[tuple[str, dict[str, str]]] = [
     ("/oauth/token", PASSWORD_GRANT),
     ("/oauth/token", {"grant_type": "refresh_token", "refresh_token": "{refresh}", "client_id": "first-party"}),
     ("/oauth/token", {"grant_type": "client_credentials", **FORMER}),
+    (
+        "/oauth/token",
+        {"grant_type": EXCHANGE, "subject_token": "{own}", "subject_token_type": ACCESS_TOKEN, **FORMER},
+    ),
     ("/oauth/device_authorization", {"client_id": "tv", "scope": "posts:create"}),
     ("/oauth/introspect", {"token": "{access}", "token_type_hint": "access_token", **FORMER}),
     ("/oauth/revoke", {"token": "{refresh}", "token_type_hint": "refresh_token", "client_id": "first-party"}),

@@ -87,9 +87,10 @@ def fill(api: Api, rooms: Rooms, tokens: dict[str, Any]) -> Fill:
         _, secrets[name] = rooms.clients.create(
             client_id=name,
             client_name=name,
-            grant_types=["client_credentials"],
+            grant_types=["client_credentials", requests.EXCHANGE],
             scope=scope,
             token_endpoint_auth_method=method,
+            token_exchange={"clients": [name], "impersonation": True, "delegation": True},
         )
     rooms.clients.create(
         client_id="tv",
@@ -105,6 +106,8 @@ def fill(api: Api, rooms: Rooms, tokens: dict[str, Any]) -> Fill:
         "former_secret": str(secrets["former"]),
         "basic": b64encode(f"poster:{secrets['poster']}".encode()).decode(),
     }
+    form = requests.FORMER | {"client_secret": words["former_secret"], "grant_type": "client_credentials"}
+    words["own"] = granted(api.token(**form))["access_token"]
     words |= tokens_of_others(api, words)
     words |= resources(api, words)
     # Those first whose names hold others.

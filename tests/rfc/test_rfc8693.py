@@ -27,7 +27,7 @@ Secrets = dict[str, tuple[str, str]]
 
 @pytest.fixture(autouse=True)
 def secrets(rooms: Rooms) -> Secrets:
-    """An app calls a gateway, which calls a service, which calls a store. The client "first" may do either alone."""
+    """An app calls a gateway, which calls a service. The others lack one thing each."""
     rooms.clients.create(
         client_id="app",
         client_name="An app",
@@ -167,7 +167,7 @@ def test_who_may_exchange(
     own_token: Callable[[str], str],
     ann: Any,
 ):
-    """Sections 2.1 and 2.2.2: an authenticated client, for tokens that were meant for it, of clients in its policy."""
+    """Sections 2.1 and 2.2.2: an authenticated client, for tokens meant for it, of clients in its policy."""
     token = ann["access_token"]
     form = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ACCESS}
     refused(api.token(**form, client_id="app"), 401, "invalid_client")
