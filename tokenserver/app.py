@@ -21,7 +21,7 @@ from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
-from tokenserver.pages import assets, consent, login
+from tokenserver.pages import assets, consent, login, rendering
 from tokenserver.pages import error as error_page
 from tokenserver.pages.forms import Forms
 from tokenserver.posts import routes as post_routes
@@ -125,6 +125,7 @@ def create_app(settings: Settings | None = None) -> Flask:
                 authorization=rooms.authorization,
                 admission=rooms.admission,
                 endpoint_paths=paths,
+                show=rendering.render,
             )
         )
     )

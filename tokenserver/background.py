@@ -22,6 +22,7 @@ from tokenserver.storage.sql import utc_now
 logger = logging.getLogger("tokenserver.background")
 
 DRAIN_SECONDS: Final = 0.1
+LOGOUT_SECONDS: Final = 0.2
 RECONCILE_SECONDS: Final = 1.0
 KEYS_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 60.0
@@ -40,6 +41,7 @@ class Background:
     def start(self) -> None:
         chores: tuple[tuple[Callable[[], object], float], ...] = (
             (self._drain, DRAIN_SECONDS),
+            (self._tell_of_logouts, LOGOUT_SECONDS),
             (self._reconcile, RECONCILE_SECONDS),
             (self._keys, KEYS_SECONDS),
             (self._seal, SEAL_SECONDS),
@@ -79,6 +81,10 @@ class Background:
             if not self._has_led:
                 self._rooms.sealer.seal()  # who led before may have died with the newest events unsealed
         self._has_led = self._rooms.checkpoints.leading
+
+    def _tell_of_logouts(self) -> None:
+        if self._rooms.checkpoints.leading:
+            self._rooms.backchannel_logout.deliver()
 
     def _reconcile(self) -> None:
         """What was committed since the last time; everything, after a failure and when this process begins to

@@ -25,6 +25,7 @@ from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
 from tokenserver.oauth.authorization import Authorization
 from tokenserver.oauth.authorization_request import AuthorizationRequests
+from tokenserver.oauth.backchannel_logout import BackchannelLogout
 from tokenserver.oauth.browser_session import BrowserSessions
 from tokenserver.oauth.client_authentication import ClientAuthentication
 from tokenserver.oauth.consent import Consents
@@ -88,6 +89,7 @@ class Rooms:
     interactions: Interactions
     authorization_requests: AuthorizationRequests
     authorization: Authorization
+    backchannel_logout: BackchannelLogout
     collaborators: Collaborators
     pipeline: Pipeline
 
@@ -212,6 +214,7 @@ class Rooms:
                 subjects=subjects,
                 trail=trail,
             ),
+            backchannel_logout=BackchannelLogout(settings, feed, keys, clients, subjects, fetcher),
             collaborators=collaborators,
             pipeline=Pipeline(client_authentication, collaborators),
         )

@@ -7,7 +7,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.usage import WINDOWS
 from tokenserver.web.pagination import PageQuerySchema
 
-OUTCOMES: Final = ("success", "denied")
+OUTCOMES: Final = ("success", "denied", "failed")
 
 
 class Moment(fields.AwareDateTime):

@@ -25,6 +25,8 @@ class Event(StrEnum):
     DEVICE_CODE_APPROVED = "device_code:approved"
     DEVICE_CODE_DENIED = "device_code:denied"
     DEVICE_CODE_ISSUED = "device_code:issued"
+    LOGOUT_DELIVERED = "logout:delivered"
+    LOGOUT_FAILED = "logout:failed"
     POST_CREATED = "post:created"
     POST_DELETED = "post:deleted"
     REFRESH_TOKEN_REUSED = "refresh_token:reused"

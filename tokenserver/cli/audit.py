@@ -62,7 +62,7 @@ class Moment(click.ParamType[datetime]):
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--actor", help="Only of this user's or client's id; `cli` for commands.")
 @click.option("--action", help="Only events of this name, such as session:started.")
-@click.option("--outcome", help="Only with this outcome: success or denied.")
+@click.option("--outcome", help="Only with this outcome: success, denied or failed.")
 @click.option(
     "--since", type=Moment(), metavar="TIME", help="Only from this time on: RFC 3339, or 15m, 6h, 2d ago."
 )

@@ -21,11 +21,20 @@ def parse_form(body: bytes, content_type: str, query: str) -> dict[str, str]:
         raise InvalidRequest("Parameters belong into the body.")
     if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise InvalidRequest("Send application/x-www-form-urlencoded.")
+    return _parse(body)
+
+
+def parse_query(query: bytes) -> dict[str, str]:
+    """For endpoints that a browser is sent to (RFC 6749 section 3.1). Raises InvalidRequest."""
+    return _parse(query)
+
+
+def _parse(encoded: bytes) -> dict[str, str]:
     try:
         pairs = parse_qsl(
-            body.decode("ascii"),
+            encoded.decode("ascii"),
             keep_blank_values=True,
-            strict_parsing=bool(body),
+            strict_parsing=bool(encoded),
             errors="strict",
             max_num_fields=MAX_PARAMETERS,
         )

@@ -10,6 +10,7 @@ from tokenserver.identity.login import Login, Proof, Refusal
 from tokenserver.identity.people import People
 from tokenserver.oauth.browser_session import BrowserSessions
 from tokenserver.oauth.interaction import Interaction, Interactions
+from tokenserver.oauth.session_state import browser_state
 from tokenserver.pages import signed_out
 from tokenserver.pages.asking import asking
 from tokenserver.pages.forms import Forms
@@ -82,11 +83,12 @@ def blueprint(
         if not isinstance(proof, Proof):
             return shown(browser, interaction, username, proof)
         try:
-            cookie, _ = browser_sessions.sign_in(proof, ("pwd",), cookies.session())
+            cookie, signed_in = browser_sessions.sign_in(proof, ("pwd",), cookies.session())
         except Unauthenticated:  # changed between the look and the write
             return shown(browser, interaction, username, Refusal.INVALID_CREDENTIALS)
         response = go_on(interaction.resume if interaction else "/login")
         cookies.keep_session(response, cookie)
+        cookies.keep_browser_state(response, browser_state(signed_in.session_id))
         return response
 
     @routes.post("/login/sign-out")

@@ -26,11 +26,13 @@ def render(
     *,
     images: Iterable[str] = (),
     forms: Iterable[str] = (),
+    frames: Iterable[str] = (),
     has_script: bool = False,
     **values: Any,
 ) -> Response:
-    """`images`: origins that pictures come from. `forms`: where forms lead, none when there are none. `has_script`:
-    the template has an inline script, with the attribute `nonce="{{ nonce }}"`."""
+    """`images`: origins that pictures come from. `forms`: where forms lead, none when there are none. `frames`:
+    origins of pages that are embedded. `has_script`: the template has an inline script, with the attribute
+    `nonce="{{ nonce }}"`."""
     nonce = secrets.token_urlsafe(16) if has_script else ""
     text = TEMPLATES.get_template(template).render(nonce=nonce, request_id=current().request_id, **values)
     response = Response(text, status, mimetype="text/html")
@@ -39,6 +41,7 @@ def render(
         "style-src": ("'self'",),
         "img-src": ("'self'", *images),
         "script-src": (f"'nonce-{nonce}'",) if has_script else ("'none'",),
+        "frame-src": tuple(frames) or ("'none'",),
         "form-action": tuple(forms) or ("'none'",),
         "frame-ancestors": ("'none'",),
         "base-uri": ("'none'",),

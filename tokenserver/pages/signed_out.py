@@ -6,4 +6,4 @@ from tokenserver.pages.rendering import render as render_page
 
 
 def render() -> Response:
-    return render_page("signed_out.html")
+    return render_page("signed_out.html", uris=(), return_to=None)

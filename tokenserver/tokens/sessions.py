@@ -7,14 +7,14 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
 from tokenserver.storage.feed import Change, Feed, Kind
 from tokenserver.storage.sql import Transaction, new_id, utc_now
-from tokenserver.tokens.models import RefreshFamily, Session, SessionClient
+from tokenserver.tokens.models import LogoutDelivery, RefreshFamily, Session, SessionClient
 from tokenserver.tokens.refresh_token import Family
 
 # So long an operator can see how a session ended.
@@ -176,6 +176,7 @@ class Sessions:
 
         The one function behind logout, revocation, reuse, changed passwords and disabled accounts. Commit it with
         `Feed.change`: it holds in every process before the change is answered. `keep`: a session to spare.
+        The clients that took part in a session which ends will be told (`LogoutDelivery`); of a family's end, none.
         """
         families: list[ColumnElement[bool]] = [RefreshFamily.ended_at.is_(None)]
         sessions: list[ColumnElement[bool]] = [Session.ended_at.is_(None)]
@@ -210,7 +211,24 @@ class Sessions:
         for session in gone:
             change.note(Kind.SESSION, session)
             record(tx, Event.SESSION_ENDED, target=session, reason=reason.value)
+        self._announce(tx, gone)
         return len(ended) + len(gone)
+
+    @staticmethod
+    def _announce(tx: Transaction, ended: Sequence[UUID]) -> None:
+        """In the transaction of the end: neither is there without the other."""
+        taking_part = select(Session.id, Session.user_id, SessionClient.client_id).join(
+            SessionClient, SessionClient.session_id == Session.id
+        )
+        told = tx.execute(taking_part.where(Session.id.in_(ended))).all() if ended else ()
+        if told:
+            now = utc_now()
+            at = {"attempts": 0, "due_at": now, "created_at": now}
+            rows = [
+                {"id": new_id(), "session_id": session, "user_id": user, "client_id": client, **at}
+                for session, user, client in told
+            ]
+            tx.execute(insert(LogoutDelivery), rows)
 
     @staticmethod
     def _left_empty(tx: Transaction, ended: Sequence[Row[tuple[UUID, UUID]]], client_id: str | None) -> set[UUID]:
@@ -286,6 +304,12 @@ class Sessions:
             ]
 
         return self._feed.database.read(read)
+
+    def clients_of(self, session_id: UUID) -> list[str]:
+        """Who took part in a session, which may have ended; in the order in which they joined."""
+        query = select(SessionClient.client_id).where(SessionClient.session_id == session_id)
+        ordered = query.order_by(SessionClient.created_at, SessionClient.client_id)
+        return list(self._feed.database.read(lambda tx: tx.scalars(ordered).all()))
 
     @staticmethod
     def live_ids(tx: Transaction, *, user_id: UUID | None = None, session_id: UUID | None = None) -> list[UUID]:

@@ -1,4 +1,4 @@
-"""The two cookies of a browser (RFC 6265): who is signed in, and which browser this is."""
+"""The cookies of a browser (RFC 6265): who is signed in, which browser this is, what clients' pages may learn."""
 
 import re
 import secrets
@@ -16,7 +16,8 @@ def new_cookie() -> str:
 
 class Cookies:
     """`session`: replaced at every sign-in. `browser`: set at first need and kept across sign-ins; pending
-    interactions and forms are bound to it.
+    interactions and forms are bound to it. `op_browser_state`: another word when somebody else is signed in, for
+    the script of the check_session iframe (OIDC Session Management section 3.3); nothing here depends on it.
 
     On https no other host and no path can set them (OWASP ASVS 3.3.1: __Host-). Elsewhere their names are our own:
     cookies are shared by all ports of a host (RFC 6265 section 8.5), and on a developer's machine the client that
@@ -28,6 +29,7 @@ class Cookies:
         prefix = "__Host-" if self._secure else "tokenserver_"
         self.session_name: Final = f"{prefix}session"
         self.browser_name: Final = f"{prefix}browser"
+        self.browser_state_name: Final = f"{prefix}op_browser_state"
 
     def session(self) -> str | None:
         """Of this request; what this server can't have made counts as none."""
@@ -47,11 +49,23 @@ class Cookies:
 
     def forget_session(self, response: Response) -> None:
         self._set(response, self.session_name, "", max_age=0)
+        self._set_browser_state(response, "", max_age=0)
 
     def keep_browser(self, response: Response, value: str) -> None:
         """`value`: of the request, or a new one, which alone is sent."""
         if value != self.browser():
             self._set(response, self.browser_name, value)
+
+    def keep_browser_state(self, response: Response, value: str) -> None:
+        """At each sign-in, and wherever a client is told a `session_state`."""
+        if value != request.cookies.get(self.browser_state_name):
+            self._set_browser_state(response, value)
+
+    def _set_browser_state(self, response: Response, value: str, max_age: int | None = None) -> None:
+        # Read by a script, in a frame within another site's page; without https browsers don't allow that much.
+        same_site = "None" if self._secure else "Lax"
+        name = self.browser_state_name
+        response.set_cookie(name, value, max_age, path="/", secure=self._secure, samesite=same_site)
 
     def _set(self, response: Response, name: str, value: str, max_age: int | None = None) -> None:
         # OWASP ASVS 3.3.1 to 3.3.4. Lax: the way here from a client's page is a navigation from another site.

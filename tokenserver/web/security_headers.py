@@ -9,10 +9,11 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
     # Whatever doesn't say otherwise may hold something personal.
     "Cache-Control": "no-store",
 }
+# For browsers that don't know frame-ancestors; it has no word for the page that anybody may embed.
+UNFRAMED: Final = "frame-ancestors 'none'"
 
 
 def register(app: Flask, *, https: bool) -> None:
@@ -22,6 +23,8 @@ def register(app: Flask, *, https: bool) -> None:
     def add(response: Response) -> Response:
         for name, value in headers.items():
             response.headers.setdefault(name, value)
+        if UNFRAMED in response.headers["Content-Security-Policy"]:
+            response.headers.setdefault("X-Frame-Options", "DENY")
         if response.status_code == 204:
             del response.headers["Content-Type"]  # there is no content that it could speak of
         return response

@@ -10,8 +10,10 @@ from flask import Blueprint, Response
 
 from tokenserver.oauth.endpoints import (
     authorization,
+    check_session_iframe,
     cors,
     device_authorization,
+    end_session,
     introspection,
     jwks,
     metadata,
@@ -46,6 +48,8 @@ ENDPOINTS: Final = (
         ("/oauth/device_authorization",), ("POST",), device_authorization.view, "device_authorization_endpoint"
     ),
     Endpoint(("/oauth/userinfo",), ("GET", "POST"), userinfo.view, "userinfo_endpoint", cors=Readers.EVERYBODY),
+    Endpoint((end_session.PATH,), ("GET", "POST"), end_session.view, "end_session_endpoint", page=True),
+    Endpoint(("/oauth/check_session",), ("GET",), check_session_iframe.view, "check_session_iframe", page=True),
     Endpoint(("/.well-known/jwks.json",), ("GET",), jwks.view, "jwks_uri"),
     Endpoint(
         ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"), ("GET",), metadata.view

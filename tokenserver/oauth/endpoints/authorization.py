@@ -3,18 +3,18 @@ consent.
 """
 
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from flask import Response, request
 
 from tokenserver.oauth.authorization import ConsentFirst, SignInFirst
 from tokenserver.oauth.authorization_request import Answered, AuthorizationRequest
-from tokenserver.oauth.endpoints.request import Server, read_form
+from tokenserver.oauth.endpoints.request import Server, read_form, read_query
 from tokenserver.oauth.errors import AccessDenied, InvalidRequest, OAuthError
 from tokenserver.oauth.interaction import Interaction
-from tokenserver.oauth.parameters import MAX_PARAMETERS, unique
 from tokenserver.oauth.response_modes import Target, respond
 from tokenserver.oauth.scope import to_text
+from tokenserver.oauth.session_state import browser_state, session_state
 from tokenserver.web.cookies import new_cookie
 from tokenserver.web.problems import failure_of
 from tokenserver.web.request_context import current
@@ -56,17 +56,7 @@ def _parameters() -> dict[str, str]:
     # RFC 6749 section 3.1: GET must, POST may be supported; each has its parameters in one place.
     if request.method == "POST":
         return dict(read_form().parameters)
-    try:
-        pairs = parse_qsl(
-            request.query_string.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(request.query_string),
-            errors="strict",
-            max_num_fields=MAX_PARAMETERS,
-        )
-    except ValueError:
-        raise InvalidRequest from None
-    return unique(pairs)
+    return read_query()
 
 
 def _go_on(server: Server, asked: AuthorizationRequest, interaction: Interaction | None) -> Response:
@@ -86,7 +76,12 @@ def _go_on(server: Server, asked: AuthorizationRequest, interaction: Interaction
         return _refuse(server, error, asked.target, asked.client.client_id)
     if interaction is not None:
         server.interactions.end(interaction.id)
-    return respond(asked.target, parameters | _of_every_answer(server))
+    assert signed_in is not None  # noqa: S101 - else there would be nothing to answer
+    state = browser_state(signed_in.session_id)
+    parameters["session_state"] = session_state(asked.client.client_id, asked.target.redirect_uri, state)
+    response = respond(asked.target, parameters | _of_every_answer(server))
+    server.cookies.keep_browser_state(response, state)
+    return response
 
 
 def _to_page(

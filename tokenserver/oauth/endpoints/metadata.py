@@ -72,4 +72,9 @@ def document(server: Server) -> dict[str, Any]:
         "request_uri_parameter_supported": True,
         "require_request_uri_registration": True,
         "request_object_signing_alg_values_supported": algs,
+        # Back-Channel Logout section 2.1, Front-Channel Logout section 3: and `sid` in both, always.
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
+        "frontchannel_logout_supported": True,
+        "frontchannel_logout_session_supported": True,
     }

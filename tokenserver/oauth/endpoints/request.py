@@ -1,6 +1,6 @@
 """From Flask to plain values and back, for every endpoint that takes a form."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from tokenserver.oauth.client_authentication import ClientAuthentication
 from tokenserver.oauth.errors import BodyTooLarge
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest
 from tokenserver.oauth.interaction import Interactions
-from tokenserver.oauth.parameters import parse_form
+from tokenserver.oauth.parameters import parse_form, parse_query
 from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.web.cookies import Cookies
@@ -30,7 +30,8 @@ from tokenserver.web.wire import body_bytes
 
 @dataclass(frozen=True)
 class Server:
-    """What the endpoints work with. `endpoint_paths`: metadata key → path."""
+    """What the endpoints work with. `endpoint_paths`: metadata key → path. `show`: renders a page, which is a room
+    above this one."""
 
     settings: Settings
     keys: KeyRing
@@ -48,6 +49,7 @@ class Server:
     authorization: Authorization
     admission: Admission
     endpoint_paths: Mapping[str, str]
+    show: Callable[..., Response]
 
 
 def read_form(*, with_query: bool = False) -> TokenRequest:
@@ -61,6 +63,11 @@ def read_form(*, with_query: bool = False) -> TokenRequest:
     context = current()
     authorization = request.headers.get("Authorization")
     return TokenRequest(parameters, authorization, context.address, context.user_agent, request.path)
+
+
+def read_query() -> dict[str, str]:
+    """Raises InvalidRequest."""
+    return parse_query(request.query_string)
 
 
 def authenticated(server: Server, form: TokenRequest) -> Client:
