@@ -26,7 +26,7 @@ def events(rooms: Rooms) -> list[str]:
 def test_a_code_becomes_tokens(api: Api, rooms: Rooms, browser: Browser, site):
     """RFC 6749 sections 4.1.2 and 4.1.4; RFC 9207 section 2; OIDC Core section 3.1.3.3."""
     found = answer(browser.authorize(site))
-    assert found.keys() == {"code", "state", "iss"}
+    assert found.keys() == {"code", "state", "iss", "session_state"}
     assert (found["state"], found["iss"]) == ("the state", rooms.settings.issuer)
     tokens = granted(browser.redeem(site, found["code"]))
     assert tokens.keys() == {"access_token", "token_type", "expires_in", "refresh_token", "scope", "id_token"}

@@ -238,7 +238,7 @@ def test_response_types(api: Api, browser: Browser, site_of, response_type: str)
         browser.authorize(site, response_type=" ".join(reversed(response_type.split()))),
         "query" if words == {"code"} else "fragment",
     )
-    expected = {"state", "iss"} | ({"code"} & words) | ({"id_token"} & words)
+    expected = {"state", "iss", "session_state"} | ({"code"} & words) | ({"id_token"} & words)
     expected |= {"access_token", "token_type", "expires_in", "scope"} if "token" in words else set()
     assert found.keys() == expected
     if "id_token" in words:

@@ -27,7 +27,7 @@ def test_names_and_flags(issuer: str, prefix: str, flags: str):
     cookies, value = Cookies(issuer), new_cookie()
     for name, keep in (("session", cookies.keep_session), ("browser", cookies.keep_browser)):
         assert headers_of(cookies, lambda r, keep=keep: keep(r, value)) == [f"{prefix}{name}={value}; {flags}"]
-    (gone,) = headers_of(cookies, cookies.forget_session)
+    gone, _ = headers_of(cookies, cookies.forget_session)
     assert "Max-Age=0" in gone
     assert all(flag in gone for flag in flags.split("; "))
     # A browser that has it is not sent it again.

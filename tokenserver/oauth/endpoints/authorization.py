@@ -22,13 +22,20 @@ from tokenserver.web.request_context import current
 LOGIN: Final = "/login"
 CONSENT: Final = "/consent"
 RESUME: Final = "/oauth/authorize/{id}"
+MAX_QUERY: Final = 16 * 1024
 GONE: Final = "This sign-in was begun too long ago or in another browser. Start again from the application."
 
 
 def view(server: Server) -> Response:
+    sent = _parameters()
+    if request.method == "POST" and server.cookies.session() is None:
+        query = urlencode(sent)
+        if len(query) <= MAX_QUERY:
+            # With a form of another site a browser sends no cookie of ours (SameSite=Lax); with a redirect it does.
+            return Response(status=303, headers={"Location": f"{request.path}?{query}"})
     server.rooms.feed.sync()
     try:
-        asked = server.authorization_requests.read(_parameters())
+        asked = server.authorization_requests.read(sent)
     except Answered as answered:
         return _refuse(server, answered.error, answered.target, answered.client.client_id)
     return _go_on(server, asked, None)
@@ -76,7 +83,9 @@ def _go_on(server: Server, asked: AuthorizationRequest, interaction: Interaction
         return _refuse(server, error, asked.target, asked.client.client_id)
     if interaction is not None:
         server.interactions.end(interaction.id)
-    assert signed_in is not None  # noqa: S101 - else there would be nothing to answer
+    if not asked.is_openid or signed_in is None:
+        return respond(asked.target, parameters | _of_every_answer(server))
+    # Session Management section 2: what the client's page can ask the check_session iframe about.
     state = browser_state(signed_in.session_id)
     parameters["session_state"] = session_state(asked.client.client_id, asked.target.redirect_uri, state)
     response = respond(asked.target, parameters | _of_every_answer(server))
