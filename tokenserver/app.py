@@ -85,7 +85,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     )
     app.register_blueprint(
-        client_routes.blueprint(feed=rooms.feed, clients=rooms.clients, sessions=rooms.sessions, pages=rooms.pages)
+        client_routes.blueprint(
+            feed=rooms.feed,
+            clients=rooms.clients,
+            sessions=rooms.sessions,
+            pages=rooms.pages,
+            fetcher=rooms.fetcher,
+        )
     )
     app.register_blueprint(post_routes.blueprint(database=rooms.database, people=rooms.people, pages=rooms.pages))
     app.register_blueprint(
@@ -112,6 +118,8 @@ def create_app(settings: Settings | None = None) -> Flask:
                 settings=settings,
                 keys=rooms.keys,
                 clients=rooms.clients,
+                initial_access_tokens=rooms.initial_access_tokens,
+                limits=rooms.limits,
                 client_keys=rooms.client_keys,
                 client_authentication=rooms.client_authentication,
                 fetcher=rooms.fetcher,
