@@ -361,9 +361,10 @@ def _key_faults(metadata: Metadata) -> list[FieldError]:
 def _subject_faults(metadata: Metadata) -> list[FieldError]:
     if metadata.subject_type != "pairwise" or metadata.sector_identifier_uri is not None:
         return []
-    # OpenID Connect Core section 8.1: the host of the one and only is the sector
+    # OpenID Connect Core section 8.1: the host of the one and only is the sector; a client that sends nobody
+    # anywhere is a sector of its own
     hosts = {_host(uri) for uri in metadata.redirect_uris}
-    if len(hosts) == 1 and None not in hosts:
+    if len(hosts) <= 1 and None not in hosts:
         return []
     return [FieldError("subject_type", "pairwise needs sector_identifier_uri, or redirect_uris of one host.")]
 

@@ -45,6 +45,7 @@ def _rest() -> dict[str, fields.Field[Any]]:
 
 def _of_default(name: str, default: Any) -> fields.Field[Any]:
     metadata: dict[str, Any] = {"description": DESCRIBED[name]} if name in DESCRIBED else {}
+    metadata["example"] = list(default) if isinstance(default, tuple) else default
     if isinstance(default, bool):
         return TrueOrFalse(load_default=default, metadata=metadata)
     if isinstance(default, tuple):
