@@ -134,7 +134,7 @@ class Rooms:
         consents = Consents(feed, sessions)
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
         subjects = Subjects(database)
-        issuing = Issuing(settings, keys, people, subjects)
+        issuing = Issuing(settings, keys, people, subjects, client_keys)
         verifier, any_audience = (
             Verifier(
                 issuer=settings.issuer,
