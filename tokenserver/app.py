@@ -21,7 +21,7 @@ from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
-from tokenserver.pages import assets, consent, login, rendering
+from tokenserver.pages import assets, consent, device, login, rendering
 from tokenserver.pages import error as error_page
 from tokenserver.pages.forms import Forms
 from tokenserver.posts import routes as post_routes
@@ -157,6 +157,18 @@ def create_app(settings: Settings | None = None) -> Flask:
             people=rooms.people,
             browser_sessions=rooms.browser_sessions,
             interactions=rooms.interactions,
+        )
+    )
+    app.register_blueprint(
+        device.blueprint(
+            cookies=rooms.cookies,
+            forms=forms,
+            clients=rooms.clients,
+            people=rooms.people,
+            rights=rooms.rights,
+            browser_sessions=rooms.browser_sessions,
+            interactions=rooms.interactions,
+            devices=rooms.collaborators.devices,
         )
     )
     app.register_blueprint(assets.blueprint())
