@@ -223,10 +223,8 @@ class Issuing:
 
     def _encrypted(self, client: Client, signed: str) -> str:
         """For a client that registered for it (OIDC Core section 2): never a plain one instead."""
-        alg, enc = (
-            client.metadata.id_token_encrypted_response_alg,
-            client.metadata.id_token_encrypted_response_enc,
-        )
+        metadata = client.metadata
+        alg, enc = metadata.id_token_encrypted_response_alg, metadata.id_token_encrypted_response_enc
         if alg is None or enc is None:
             return signed
         try:

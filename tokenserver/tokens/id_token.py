@@ -74,7 +74,7 @@ def mint(
 
 
 def encrypt(signed: str, key: RSAKey | ECKey, *, alg: str, enc: str) -> str:
-    """A nested JWT (RFC 7519 section 11.2): signed first, then encrypted, for the holder of the private key alone."""
+    """A nested JWT (RFC 7519 section 11.2): signed first, then encrypted, for who holds the private key."""
     # RFC 7519 section 5.2: the content type says that it is nested.
     header = {"alg": alg, "enc": enc, "cty": "JWT"} | ({"kid": key.kid} if key.kid else {})
     return jwe.encrypt_compact(header, signed.encode("ascii"), key, algorithms=[alg, enc])
