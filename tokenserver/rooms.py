@@ -14,7 +14,6 @@ from tokenserver.audit.chain import Chains
 from tokenserver.audit.checkpoint import Sealer
 from tokenserver.audit.retention import Retention
 from tokenserver.audit.trail import Trail
-from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
@@ -69,7 +68,6 @@ class Rooms:
     passwords: Passwords
     rights: Rights
     clients: Clients
-    initial_access_tokens: InitialAccessTokens
     client_keys: ClientKeys
     client_authentication: ClientAuthentication
     fetcher: Fetcher
@@ -118,7 +116,7 @@ class Rooms:
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
         login = Login(feed, people, passwords, limits, trail)
         rights = Rights(feed)
-        clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"), keys.ensure)
+        clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"))
         fetcher = Fetcher(settings)
         # Fetching never holds more than half of the threads.
         client_keys = ClientKeys(fetcher, slots=settings.threads // 2)
@@ -134,7 +132,7 @@ class Rooms:
         consents = Consents(feed, sessions)
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
         subjects = Subjects(database)
-        issuing = Issuing(settings, keys, people, subjects, client_keys)
+        issuing = Issuing(settings, keys, people, subjects)
         verifier, any_audience = (
             Verifier(
                 issuer=settings.issuer,
@@ -180,7 +178,6 @@ class Rooms:
             passwords=passwords,
             rights=rights,
             clients=clients,
-            initial_access_tokens=InitialAccessTokens(database),
             client_keys=client_keys,
             client_authentication=client_authentication,
             fetcher=fetcher,
