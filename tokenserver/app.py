@@ -21,7 +21,7 @@ from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
-from tokenserver.pages import assets, consent, login, rendering
+from tokenserver.pages import assets, consent, device, login, rendering
 from tokenserver.pages import error as error_page
 from tokenserver.pages.forms import Forms
 from tokenserver.posts import routes as post_routes
@@ -85,7 +85,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     )
     app.register_blueprint(
-        client_routes.blueprint(feed=rooms.feed, clients=rooms.clients, sessions=rooms.sessions, pages=rooms.pages)
+        client_routes.blueprint(
+            feed=rooms.feed,
+            clients=rooms.clients,
+            sessions=rooms.sessions,
+            pages=rooms.pages,
+            fetcher=rooms.fetcher,
+        )
     )
     app.register_blueprint(post_routes.blueprint(database=rooms.database, people=rooms.people, pages=rooms.pages))
     app.register_blueprint(
@@ -112,6 +118,8 @@ def create_app(settings: Settings | None = None) -> Flask:
                 settings=settings,
                 keys=rooms.keys,
                 clients=rooms.clients,
+                initial_access_tokens=rooms.initial_access_tokens,
+                limits=rooms.limits,
                 client_keys=rooms.client_keys,
                 client_authentication=rooms.client_authentication,
                 fetcher=rooms.fetcher,
@@ -149,6 +157,18 @@ def create_app(settings: Settings | None = None) -> Flask:
             people=rooms.people,
             browser_sessions=rooms.browser_sessions,
             interactions=rooms.interactions,
+        )
+    )
+    app.register_blueprint(
+        device.blueprint(
+            cookies=rooms.cookies,
+            forms=forms,
+            clients=rooms.clients,
+            people=rooms.people,
+            rights=rooms.rights,
+            browser_sessions=rooms.browser_sessions,
+            interactions=rooms.interactions,
+            devices=rooms.collaborators.devices,
         )
     )
     app.register_blueprint(assets.blueprint())

@@ -112,6 +112,7 @@ class Background:
                 rooms.codes,
                 rooms.collaborators.devices,
                 rooms.client_authentication,
+                rooms.initial_access_tokens,
             )
             while any(each.purge() for each in stores):
                 if self._stopped.wait(0.05):

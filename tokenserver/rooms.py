@@ -14,6 +14,7 @@ from tokenserver.audit.chain import Chains
 from tokenserver.audit.checkpoint import Sealer
 from tokenserver.audit.retention import Retention
 from tokenserver.audit.trail import Trail
+from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
@@ -68,6 +69,7 @@ class Rooms:
     passwords: Passwords
     rights: Rights
     clients: Clients
+    initial_access_tokens: InitialAccessTokens
     client_keys: ClientKeys
     client_authentication: ClientAuthentication
     fetcher: Fetcher
@@ -116,7 +118,7 @@ class Rooms:
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
         login = Login(feed, people, passwords, limits, trail)
         rights = Rights(feed)
-        clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"))
+        clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"), keys.ensure)
         fetcher = Fetcher(settings)
         # Fetching never holds more than half of the threads.
         client_keys = ClientKeys(fetcher, slots=settings.threads // 2)
@@ -132,7 +134,7 @@ class Rooms:
         consents = Consents(feed, sessions)
         refresh_tokens = RefreshTokens(feed, lambda: keys.secrets("refresh_token"), settings.refresh_grace)
         subjects = Subjects(database)
-        issuing = Issuing(settings, keys, people, subjects)
+        issuing = Issuing(settings, keys, people, subjects, client_keys)
         verifier, any_audience = (
             Verifier(
                 issuer=settings.issuer,
@@ -178,6 +180,7 @@ class Rooms:
             passwords=passwords,
             rights=rights,
             clients=clients,
+            initial_access_tokens=InitialAccessTokens(database),
             client_keys=client_keys,
             client_authentication=client_authentication,
             fetcher=fetcher,

@@ -84,7 +84,7 @@ def test_without_a_command_the_help_is_shown(empty: Deployment, path: tuple[str,
         (("session", "revoke"), "Give either the ID of a session or --user."),
         (("session", "revoke", "7b0f6a52-9d5b-4a3e-8f0a-0d7f5f3b2c1d"), "There is no such live session."),
         (("keys", "rotate"), "Verifiers may not know the next key yet."),
-        (("keys", "rotate", "--alg", "RS256"), "The key ring has no key for this algorithm."),
+        (("keys", "rotate", "--alg", "PS256"), "The key ring has no key for this algorithm."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -165,8 +165,8 @@ def test_a_key_that_is_missing(deployment: Deployment):
 
 
 def test_a_ring_without_a_key_for_the_algorithm(deployment: Deployment):
-    finding = faulty(deployment, SIGNING_ALG="RS256")["keys"]
-    assert finding == ("fault", "the key ring has no active key for RS256", "`tokenserver init` creates it")
+    finding = faulty(deployment, SIGNING_ALG="PS256")["keys"]
+    assert finding == ("fault", "the key ring has no active key for PS256", "`tokenserver init` creates it")
 
 
 def test_a_key_that_is_old(deployment: Deployment):

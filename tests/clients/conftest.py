@@ -10,11 +10,14 @@ from sqlalchemy import select
 
 from tests.answers import granted
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
+from tests.listeners import listen
 from tokenserver.access.models import Role, RolePermission
 from tokenserver.audit.models import AuditEvent
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import Change, Kind
 from tokenserver.storage.sql import Transaction, utc_now
+
+__all__ = ["listen"]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenserver.clients.metadata import Metadata, faults
+from tokenserver.clients.metadata import RESPONSE_TYPES, Metadata, faults
 
 SCOPES = frozenset({"openid", "posts:create"})
 
@@ -98,12 +98,17 @@ def test_how_many_redirect_uris():
 
 
 def test_response_types_need_their_grant_type():
-    """RFC 7591 section 2.1; no supported grant type has one yet."""
+    """RFC 7591 section 2.1, OIDC Registration section 2."""
     for response_types in (["code"], ["none"], ["token"], ["id_token"], ["code token"], ["code", ""]):
         assert fields(response_types=response_types) == ["response_types"]
-        both = fields(response_types=response_types, grant_types=["authorization_code"])
-        assert both[0] == "grant_types"
+    web = {"redirect_uris": ["https://app.example/cb"]}
+    for name, grant_types in RESPONSE_TYPES.items():
+        wanted = {"response_types": [name], **web}
+        assert fields(grant_types=sorted(grant_types), **wanted) == []
+        for one in grant_types if len(grant_types) > 1 else ():
+            assert fields(grant_types=[one], **wanted) == ["response_types"]
     assert fields(response_types=[]) == []
+    assert fields(grant_types=["implicit"], **web) == ["response_types"]
 
 
 def test_everything_wrong_is_named_at_once():

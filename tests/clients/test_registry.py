@@ -82,7 +82,7 @@ def test_what_can_t_be_registered(rooms: Rooms):
         *(("scope", {"scope": value}) for value in (["nope"], ["posts:create", ""], ["posts:create openid"])),
         *(
             ("token_endpoint_auth_method", {"token_endpoint_auth_method": value})
-            for value in ("", "client_secret_jwt", "NONE")
+            for value in ("", "private_key_jwt", "NONE")
         ),
         *(("audience", {"audience": value}) for value in ([""], ["a b"], ["a", "b\0"], ["é"], ["x" * 256])),
         *(("audience", {"audience": value}) for value in (["a", "a"], [f"urn:{n}" for n in range(21)])),

@@ -11,13 +11,15 @@ import pytest
 
 from tests.answers import faults
 from tests.conftest import ADMIN_PASSWORD, PASSWORD, Apps, bearer
+from tokenserver.oauth.consent import Wanted
 from tokenserver.posts.models import Post
 from tokenserver.storage.sql import new_id, utc_now
 from tokenserver.web.request_context import path_template
 
 DOCUMENT = Path(__file__).parents[2] / "docs/permissions.md"
 PEOPLE = ("guest", "user", "owner", "moderator", "admin", "custom", "disabled", "demoted", "client")
-OPEN = re.compile(r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz)\b")
+# What has no role: protocol endpoints, pages, documents.
+OPEN = re.compile(r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|pages)\b")
 
 
 def matrix() -> dict[str, dict[str, int]]:
@@ -78,6 +80,13 @@ class World:
     def client(self) -> str:
         return self.rooms.clients.create(client_name="", grant_types=["client_credentials"], scope=[])[0].client_id
 
+    def consent(self) -> str:
+        """The id of a client that the owner let have something."""
+        client_id = self.client()
+        wanted = Wanted(frozenset({"openid"}), frozenset())
+        self.rooms.consents.remember(UUID(self.ids["owner"]), client_id, wanted)
+        return client_id
+
     def session(self) -> str:
         """Another one of the owner's."""
         token = self.api.login("owner")["access_token"]
@@ -100,6 +109,7 @@ class World:
                 {"refresh_token": self.tokens[who].get("refresh_token", "rt_none")},
             ),
             "PUT /users/me": lambda: ("/users/me", {"name": "Another Name"}),
+            "DELETE /users/me/consents/{client_id}": lambda: (f"/users/me/consents/{self.consent()}", None),
             "DELETE /users/me/sessions/{session_id}": lambda: (f"/users/me/sessions/{self.session()}", None),
             "GET /users/{user_id}": lambda: (f"/users/{self.ids['owner']}", None),
             "PUT /users/{user_id}/roles": lambda: (f"/users/{self.ids['owner']}/roles", admin_role),

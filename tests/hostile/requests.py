@@ -125,6 +125,8 @@ METHODS = {
     "/auth/logout": "POST",
     "/users/me": "GET, PUT",
     "/users/me/sessions": "GET",
+    "/oauth/logout": "GET, POST",
+    "/oauth/check_session": "GET",
     "/.well-known/jwks.json": "GET",
     "/.well-known/openid-configuration": "GET",
     "/.well-known/oauth-authorization-server": "GET",
@@ -700,7 +702,41 @@ HEADERS += [
     for value in ("x", "-1", "1.5", "100")
 ]
 
+# Nobody is signed out, and nobody is sent anywhere (OWASP ASVS 10.6.2).
+LOGOUTS = [
+    Hostile(f"{what}: {method} /oauth/logout", path, 400, "invalid_request", method, body, content_type, page=True)
+    for what, query in {
+        "a parameter twice": "state=a&state=b",
+        "a hint that is an access token": "id_token_hint={access}",
+        "a hint that is nothing": "id_token_hint=x",
+        "somebody else's place": "post_logout_redirect_uri=https://evil.example",
+        "somebody else's place, by a client": "client_id=poster&post_logout_redirect_uri=https://evil.example",
+        "nobody's client": "client_id=nope",
+        **{f"{what} in the state": f"state={text}" for what, text in BAD_ESCAPES.items()},
+        **{f"{what} in client_id": f"client_id={text}" for what, text in BAD_ESCAPES.items()},
+        "1,000 parameters": "&".join(f"p{i}=x" for i in range(1000)),
+    }.items()
+    for method, path, body, content_type in (
+        ("GET", f"/oauth/logout?{query}", "", None),
+        ("POST", "/oauth/logout", f"confirmed=x&{query}", FORM),
+    )
+]
+LOGOUTS += [
+    Hostile(
+        f"{name}: GET /oauth/check_session",
+        "/oauth/check_session?cookie=evil.example",
+        200,
+        "",
+        "GET",
+        environ={name: "evil.example"},
+        never=("evil.example",),
+        page=True,
+    )
+    for name in ("HTTP_HOST", "HTTP_X_FORWARDED_HOST", "HTTP_ORIGIN", "HTTP_COOKIE")
+]
+
 REQUESTS = {
+    "logout": LOGOUTS,
     "bodies": IN_JSON + IN_FORMS + BODIES + SIZES + ENCODINGS,
     "credentials, places, methods and headers": CREDENTIALS + SCOPED + PLACES + PATHS + WRONG_METHODS + HEADERS,
 }

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from tests.answers import faults, granted, word
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.hostile import requests
+from tests.hostile.oidc_requests import CALLBACK, OIDC_REQUESTS
 from tests.hostile.requests import FORMS, JSON_REQUESTS, METHODS, Hostile, headers_for
 from tests.hostile.rest_requests import LISTS, NOBODY, REST_REQUESTS
 from tokenserver.access.models import Role, RoleAssignment, RolePermission
@@ -28,7 +29,7 @@ from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
 
-REQUESTS = requests.REQUESTS | REST_REQUESTS
+REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS
 Fill = Callable[[str], str]
 Words = Mapping[str, str]
 
@@ -98,6 +99,13 @@ def fill(api: Api, rooms: Rooms, tokens: dict[str, Any]) -> Fill:
         grant_types=["urn:ietf:params:oauth:grant-type:device_code"],
         scope=scope,
         token_endpoint_auth_method="none",
+    )
+    rooms.clients.create(
+        client_id="web",
+        client_name="A site",
+        grant_types=["authorization_code"],
+        redirect_uris=[CALLBACK],
+        scope=["openid"],
     )
     words = {
         "access": tokens["access_token"],

@@ -27,10 +27,10 @@ def browser(app, api):
         app,
         "shop",
         post_logout_redirect_uris=[BACK],
-        frontchannel_logout_uri="https://shop.example:8443/gone?own=1",
+        frontchannel_logout_uri="https://shop.example/gone?own=1",
         frontchannel_logout_session_required=True,
     )
-    register(app, "forum", frontchannel_logout_uri="http://127.0.0.1:9/gone")
+    register(app, "forum", frontchannel_logout_uri="https://forum.example/gone")
     register(app, "absent", frontchannel_logout_uri="https://absent.example/gone")
     register(app, "quiet")
     return Browser.of(app).sign_in("shop", "forum", "quiet")
@@ -50,12 +50,12 @@ def test_page_embeds_who_took_part_and_nobody_else(app, browser):
     assert page.status == 200
     shop, forum = page.frames
     # What was registered stays; iss and sid for who wants them, and nothing else.
-    assert shop.startswith("https://shop.example:8443/gone?own=1&")
+    assert shop.startswith("https://shop.example/gone?own=1&")
     issuer = rooms_of(app).settings.issuer
     assert parse_qsl(urlsplit(shop).query) == [("own", "1"), ("iss", issuer), ("sid", str(browser.session_id))]
-    assert forum == "http://127.0.0.1:9/gone"
+    assert forum == "https://forum.example/gone"
     policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
-    assert policy["frame-src"].split() == ["http://127.0.0.1:9", "https://shop.example:8443"]
+    assert policy["frame-src"].split() == ["https://forum.example", "https://shop.example"]
     assert (policy["default-src"], policy["frame-ancestors"]) == ("'none'", "'none'")
     nonce = re.search(r'<script nonce="([^"]+)">', page.text)[1]
     assert policy["script-src"] == f"'nonce-{nonce}'"

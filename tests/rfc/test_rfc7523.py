@@ -1,18 +1,23 @@
 """RFC 7523, and OpenID Connect Core section 9: clients that prove by a JWT who they are."""
 
 import hashlib
+import hmac
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from authlib.oauth2.auth import ClientAuth
+from authlib.oauth2.rfc7523 import ClientSecretJWT, PrivateKeyJWT
 from flask import Flask
+from joserfc.jwk import OctKey
 from sqlalchemy import func, select
 
 from tests.answers import granted, refused
 from tests.assertions import ABSENT, KEYS, TYPE, Assertor, by_key, by_secret, public, segment, signed
 from tests.conftest import Api, Apps
+from tokenserver.clients import client_secret
 from tokenserver.oauth.models import UsedAssertion
 from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import utc_now
@@ -219,12 +224,13 @@ def test_method_and_algorithm_are_those_registered(api: Api, rooms: Rooms):
     bound = by_key(rooms, "RS256", "bound", jwks={"keys": [public("RS256", alg="PS256")]})
     denied(api, bound.form())
     granted(token(api, Assertor("bound", KEYS["PS256"], "PS256", "RS256", bound.issuer).form()))
-    # every spelling of the public key as a shared secret
-    from joserfc.jwk import OctKey
-
-    for secret in (KEYS["RS256"].as_pem(private=False), KEYS["RS256"].as_pem(private=False).strip()):
-        mac = Assertor("picky", OctKey.import_key(secret), "HS256", "RS256", picky.issuer)
-        denied(api, mac.form())
+    # the public key, as it may be spelled, as a shared secret; libraries refuse to make these
+    now = time.time()
+    claims = {"iss": "bound", "sub": "bound", "aud": picky.issuer, "jti": "n", "exp": now + 60}
+    head = f"{segment({'alg': 'HS256', 'kid': 'RS256'})}.{segment(claims)}"
+    for secret in (pem := KEYS["RS256"].as_pem(private=False), pem.strip(), KEYS["RS256"].as_der(private=False)):
+        assertion = f"{head}.{segment(hmac.digest(secret, head.encode(), 'sha256'))}"
+        denied(api, {"client_assertion_type": TYPE, "client_assertion": assertion})
     secret_holder = by_secret(rooms)
     denied(api, Assertor("mac", KEYS["ES256"], "ES256", "ES256", picky.issuer).form())
     denied(api, {}, client_id="mac", client_secret=secret_holder.key.as_dict()["k"])
@@ -254,3 +260,50 @@ def test_assertion_is_kept_nowhere(api: Api, rooms: Rooms):
     assert rooms.database.read(lambda tx: tx.scalar(select(func.count()).select_from(UsedAssertion))) == 1
     row = rooms.database.read(lambda tx: tx.scalars(select(UsedAssertion)).one())
     assert row.digest == hashlib.sha256(b"job-ES256\0a-readable-jti").digest()
+
+
+@ONE_BACKEND
+def test_a_client_library_authenticates(app: Flask, rooms: Rooms):
+    """Authlib's, by both methods: it makes the assertion and puts it into the form."""
+    url = f"{rooms.settings.issuer}/oauth/token"
+    for assertor in (by_key(rooms, "RS256"), by_secret(rooms)):
+        is_mac = assertor.alg == "HS256"
+        secret = assertor.key.raw_value.decode() if is_mac else KEYS["RS256"].as_pem(private=True).decode()
+        method = ClientSecretJWT(url) if is_mac else PrivateKeyJWT(url)
+        authentication = ClientAuth(assertor.client_id, secret, method)
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        _, headers, body = authentication.prepare("POST", url, form, "grant_type=client_credentials")
+        granted(app.test_client().post("/oauth/token", data=body, headers=headers))
+
+
+@ONE_BACKEND
+def test_secret_that_is_kept_is_sealed(api: Api, rooms: Rooms, caplog: pytest.LogCaptureFixture):
+    """Kept for this method alone, for this client alone; sealed anew before its key is thrown away."""
+    assertor = by_secret(rooms)
+    secret = assertor.key.raw_value
+    sealed = rooms.clients.get("mac").client_secret_sealed
+    assert sealed is not None
+    assert secret not in sealed
+    plain, _ = rooms.clients.create(client_id="plain", client_name="", grant_types=["client_credentials"])
+    assert plain.client_secret_sealed is None
+    # another key is the newest now; the old one is still there
+    ring = [rooms.keys.secrets("client_secret")]
+    rooms.clients._sealing_keys = lambda: ring[0]
+    ring[0] = (b"n" * 32, *ring[0])
+    granted(token(api, assertor.form()))
+    assert (rooms.clients.reseal(), rooms.clients.reseal()) == (1, 0)
+    ring[0] = ring[0][:1]
+    granted(token(api, assertor.form()))
+    # of another client it opens nothing; without its key it proves nothing
+    again = rooms.clients.get("mac").client_secret_sealed
+    assert client_secret.unseal(again, ring[0], "mac") == secret.decode()
+    assert client_secret.unseal(again, ring[0], "plain") is None
+    ring[0] = (b"x" * 32,)
+    denied(api, assertor.form())
+    assert "can't be opened any more" in caplog.text
+    assert rooms.clients.reseal() == 0
+    # a new secret heals it, and the old one is worth nothing
+    new = rooms.feed.change(lambda tx, change: rooms.clients.rotate_secret(tx, change, "mac"))
+    denied(api, assertor.form())
+    assertor.key = OctKey.import_key(new)
+    granted(token(api, assertor.form()))

@@ -25,6 +25,8 @@ class Event(StrEnum):
     DEVICE_CODE_APPROVED = "device_code:approved"
     DEVICE_CODE_DENIED = "device_code:denied"
     DEVICE_CODE_ISSUED = "device_code:issued"
+    INITIAL_ACCESS_TOKEN_CREATED = "initial_access_token:created"
+    INITIAL_ACCESS_TOKEN_REVOKED = "initial_access_token:revoked"
     LOGOUT_DELIVERED = "logout:delivered"
     LOGOUT_FAILED = "logout:failed"
     POST_CREATED = "post:created"

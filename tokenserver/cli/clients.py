@@ -1,6 +1,7 @@
 """`tokenserver client`: registered clients, in the words of RFC 7591."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from uuid import UUID
 
 import click
 
@@ -8,7 +9,8 @@ from tokenserver.cli.command import json_option, opened, show, show_table
 from tokenserver.clients.metadata import AUTH_METHODS, GRANT_TYPES
 
 if TYPE_CHECKING:
-    from tokenserver.clients.models import ClientRow
+    from tokenserver.clients.metadata import Metadata
+    from tokenserver.clients.models import ClientRow, InitialAccessToken
     from tokenserver.storage.feed import Change
     from tokenserver.storage.sql import Transaction
 
@@ -28,8 +30,13 @@ def client() -> None:
     "grants",
     type=click.Choice(sorted(GRANT_TYPES)),
     multiple=True,
-    required=True,
     help="A grant type that it may use; give the option once for each.",
+)
+@click.option(
+    "--response-type",
+    "response_types",
+    multiple=True,
+    help="Such as `code id_token`; `code` when not given, for clients that use codes.",
 )
 @click.option(
     "--scope", "scopes", multiple=True, help="The most it may ask for: give it again, or separate with spaces."
@@ -37,9 +44,7 @@ def client() -> None:
 @click.option(
     "--auth-method",
     type=click.Choice(sorted(AUTH_METHODS)),
-    default="client_secret_basic",
-    show_default=True,
-    help="How it authenticates at the token endpoint; `none` makes a public client.",
+    help="How it authenticates at the token endpoint [client_secret_basic]; `none` makes a public client.",
 )
 @click.option(
     "--audience",
@@ -56,6 +61,22 @@ def client() -> None:
     help="Where users may be sent back to; give the option once for each.",
 )
 @click.option(
+    "--post-logout-redirect-uri",
+    "post_logout_redirect_uris",
+    metavar="URI",
+    multiple=True,
+    help="Where users may be sent after they signed out; give the option once for each.",
+)
+@click.option("--jwks-uri", metavar="URI", help="Where its public keys are.")
+@click.option("--backchannel-logout-uri", metavar="URI", help="Where it wants to be told that a session ended.")
+@click.option(
+    "--metadata",
+    "metadata_file",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="A JSON object of any other metadata, by the names of RFC 7591 and OpenID Connect; options win.",
+)
+@click.option(
     "--first-party", is_flag=True, help="Ask users for no consent; a user's token covers all that the user holds."
 )
 @json_option
@@ -63,25 +84,41 @@ def create(
     client_id: str | None,
     name: str,
     grants: tuple[str, ...],
+    response_types: tuple[str, ...],
     scopes: tuple[str, ...],
-    auth_method: str,
+    auth_method: str | None,
     audiences: tuple[str, ...],
     redirect_uris: tuple[str, ...],
+    post_logout_redirect_uris: tuple[str, ...],
+    jwks_uri: str | None,
+    backchannel_logout_uri: str | None,
+    metadata_file: BinaryIO | None,
     first_party: bool,
     as_json: bool,
 ) -> None:
     """Register a client and print its client_secret, which is never shown again."""
+    given = {
+        "client_name": name,
+        "grant_types": list(grants),
+        "response_types": list(response_types),
+        "scope": " ".join(scopes),
+        "token_endpoint_auth_method": auth_method,
+        "audience": list(audiences),
+        "redirect_uris": list(redirect_uris),
+        "post_logout_redirect_uris": list(post_logout_redirect_uris),
+        "jwks_uri": jwks_uri,
+        "backchannel_logout_uri": backchannel_logout_uri,
+        "first_party": first_party,
+    }
+    metadata = _read(metadata_file) | {member: value for member, value in given.items() if value}
+    if not metadata.get("grant_types"):
+        raise click.UsageError("Name one grant type or more: --grant, or grant_types in the metadata.")
     with opened(redis=True) as rooms:
-        row, secret = rooms.clients.create(
-            client_id=client_id,
-            client_name=name,
-            grant_types=grants,
-            scope=" ".join(scopes).split(),
-            token_endpoint_auth_method=auth_method,
-            audience=audiences,
-            redirect_uris=redirect_uris,
-            first_party=first_party,
-        )
+        from tokenserver.clients import sector
+
+        wanted = _loaded(metadata)
+        sector.check(wanted, rooms.fetcher)
+        row, secret = rooms.clients.register(wanted, client_id)
     lines = [f"client_id:     {row.client_id}"]
     if secret:
         lines += [f"client_secret: {secret}", "Keep the secret: it is not shown again."]
@@ -139,6 +176,74 @@ def delete(client_id: str, as_json: bool) -> None:
 
         rooms.feed.change(end)
     show({"client_id": client_id, "deleted": True}, as_json=as_json, text=f"{client_id} is deleted")
+
+
+def _read(file: BinaryIO | None) -> dict[str, Any]:
+    import json
+
+    try:
+        found = {} if file is None else json.load(file)
+    except ValueError:
+        raise click.BadParameter("not JSON", param_hint="--metadata") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter("not a JSON object", param_hint="--metadata")
+    return found
+
+
+def _loaded(metadata: dict[str, Any]) -> "Metadata":
+    """Raises Invalid, as the REST endpoint would."""
+    from marshmallow import RAISE, ValidationError
+
+    from tokenserver.clients.metadata import Metadata
+    from tokenserver.clients.schemas import ClientMetadataSchema
+    from tokenserver.errors import FieldError, Invalid
+
+    try:
+        return Metadata(**ClientMetadataSchema().load(metadata, unknown=RAISE))
+    except ValidationError as error:
+        faults = [FieldError(str(member), str(fault)) for member, fault in error.messages_dict.items()]
+        raise Invalid(faults) from None
+
+
+# Invitations
+
+
+@client.command()
+@click.option("--note", default="", help="For whom, or for what.")
+@click.option("--uses", type=click.IntRange(1, 1_000_000), help="How many clients it may register [any number].")
+@click.option("--days", type=click.IntRange(1, 3650), default=7, show_default=True, help="How long it is good.")
+@json_option
+def invite(note: str, uses: int | None, days: int, as_json: bool) -> None:
+    """Print an initial access token, by which clients register themselves at /oauth/register (RFC 7591)."""
+    with opened() as rooms:
+        row, token = rooms.initial_access_tokens.invite(
+            note=note[:255], uses=uses, lifetime=days * 86400, created_by="cli"
+        )
+    text = f"initial_access_token: {token}\nKeep it: it is not shown again."
+    show({"id": str(row.id), "initial_access_token": token} | _invitation(row), as_json=as_json, text=text)
+
+
+@client.command()
+@json_option
+def invitations(as_json: bool) -> None:
+    """List the initial access tokens, oldest first; the tokens themselves aren't stored."""
+    with opened() as rooms:
+        rows = [{"id": str(row.id)} | _invitation(row) for row in rooms.initial_access_tokens.list()]
+    show_table(rows, ("id", "note", "uses_left", "expires_at"), as_json=as_json, empty="no invitations")
+
+
+@client.command()
+@click.argument("invitation", type=click.UUID)
+@json_option
+def uninvite(invitation: UUID, as_json: bool) -> None:
+    """Take an initial access token back; clients that it registered stay."""
+    with opened() as rooms:
+        rooms.initial_access_tokens.revoke(invitation)
+    show({"id": str(invitation), "revoked": True}, as_json=as_json, text=f"{invitation} is taken back")
+
+
+def _invitation(row: "InitialAccessToken") -> dict[str, Any]:
+    return {"note": row.note, "uses_left": row.uses_left, "expires_at": row.expires_at}
 
 
 def _body(row: "ClientRow") -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What a client's metadata may be (RFC 7591 section 2)."""
+"""What a client's metadata may be (RFC 7591 section 2, OIDC Dynamic Client Registration 1.0 section 2)."""
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -39,6 +39,16 @@ SIGNING_ALGS: Final = ("RS256", "PS256", "ES256", "EdDSA")
 SECRET_ALGS: Final = ("HS256",)  # client_secret_jwt
 KEY_MANAGEMENT_ALGS: Final = ("RSA-OAEP-256", "ECDH-ES")
 CONTENT_ENCRYPTION_ALGS: Final = ("A256GCM",)
+DEFAULT_ENC: Final = "A256GCM"
+# What this server signs for a client, each by an algorithm of its own.
+TOKEN_ALGS: Final = (
+    "access_token_signed_response_alg",
+    "id_token_signed_response_alg",
+    "introspection_signed_response_alg",
+    "userinfo_signed_response_alg",
+)
+REDIRECTING: Final = frozenset({"authorization_code", "implicit"})
+CONFIDENTIAL: Final = frozenset({"client_credentials", TOKEN_EXCHANGE})
 # OpenID Connect Core sections 5.4 and 11: they speak of a user. Every other scope is a permission.
 STANDARD_SCOPES: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 
@@ -49,6 +59,8 @@ MAX_NAME: Final = 255
 # RFC 7519 section 4.1.3: a StringOrURI. The list is kept with its members joined by spaces.
 AUDIENCE: Final = re.compile(r"[\x21-\x7E]{1,255}")
 MAX_AUDIENCES: Final = 20
+MAX_TEXTS: Final = 20
+MAX_SECONDS: Final = 2**31 - 1
 
 MAX_REDIRECT_URIS: Final = 20
 MAX_URI: Final = 2000
@@ -58,7 +70,13 @@ _HOST: Final = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]"
 WEB_URI: Final = re.compile(rf"(https?)://({_HOST})(?::([0-9]{{1,5}}))?(?:[/?]{_REST})?")
 # RFC 8252 section 7.1: a domain name of the app's maker, reversed. The dot keeps javascript: and the like away.
 APP_URI: Final = re.compile(rf"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+:/(?!/[^/?]*@){_REST}")
+FRAGMENT: Final = re.compile(_REST)
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# Shown to people; asked by this server, which may ask by http on the loopback interface alone, if at all
+# (`web.fetch`); asked by a browser or by this server when somebody signs out.
+PAGES: Final = ("client_uri", "logo_uri", "policy_uri", "tos_uri")
+FETCHED: Final = ("jwks_uri", "sector_identifier_uri")
+LOGOUT: Final = ("backchannel_logout_uri", "frontchannel_logout_uri")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,19 +160,46 @@ def id_faults(client_id: str) -> list[FieldError]:
     ]
 
 
+def completed(metadata: Metadata) -> Metadata:
+    """In the one spelling that is kept, with the defaults that depend on other members."""
+    response_types = {" ".join(sorted(each.split(" "))) for each in metadata.response_types}
+    if not response_types and "authorization_code" in metadata.grant_types:
+        response_types = {"code"}  # RFC 7591 section 2
+    enc = metadata.id_token_encrypted_response_enc
+    return replace(
+        metadata,
+        grant_types=sorted(set(metadata.grant_types)),
+        response_types=sorted(response_types),
+        scope=sorted(set(metadata.scope)),
+        id_token_encrypted_response_enc=enc or (DEFAULT_ENC if metadata.id_token_encrypted_response_alg else None),
+    )
+
+
+def token_algs(metadata: Metadata) -> frozenset[str]:
+    """Those that this server signs by, for this client."""
+    return frozenset(alg for name in TOKEN_ALGS if (alg := getattr(metadata, name)) is not None)
+
+
 def faults(metadata: Metadata, known_scopes: frozenset[str]) -> list[FieldError]:
-    """All but those of `jwks`."""
-    errors = [*_grant_faults(metadata), *_redirect_faults(metadata)]
-    if len(metadata.client_name) > MAX_NAME or not metadata.client_name.isprintable():
-        errors.append(FieldError("client_name", f"One line of printable characters, at most {MAX_NAME}."))
+    """All but those of `jwks`; of `completed` metadata."""
+    errors = [
+        *_grant_faults(metadata),
+        *_redirect_faults(metadata),
+        *_address_faults(metadata),
+        *_text_faults(metadata),
+        *_choice_faults(metadata),
+        *_key_faults(metadata),
+        *_subject_faults(metadata),
+        *_exchange_faults(metadata),
+    ]
     if not set(metadata.scope) <= known_scopes:
         errors.append(FieldError("scope", "Holds a scope that this server doesn't know."))
-    if metadata.token_endpoint_auth_method not in AUTH_METHODS:
-        errors.append(FieldError("token_endpoint_auth_method", "One of " + ", ".join(sorted(AUTH_METHODS)) + "."))
     if not all(AUDIENCE.fullmatch(each) for each in metadata.audience):
         errors.append(FieldError("audience", "Identifiers of resources, without spaces."))
     if len(metadata.audience) > MAX_AUDIENCES or len(set(metadata.audience)) < len(metadata.audience):
         errors.append(FieldError("audience", f"Each once, at most {MAX_AUDIENCES}."))
+    if metadata.default_max_age is not None and not 0 <= metadata.default_max_age <= MAX_SECONDS:
+        errors.append(FieldError("default_max_age", f"Seconds, 0 to {MAX_SECONDS}."))
     return errors
 
 
@@ -165,22 +210,39 @@ def _grant_faults(metadata: Metadata) -> list[FieldError]:
         errors.append(FieldError("grant_types", "One or more of " + ", ".join(sorted(GRANT_TYPES)) + "."))
     if grant_types == {"refresh_token"}:
         errors.append(FieldError("grant_types", "refresh_token needs another grant that issues the first one."))
-    if metadata.token_endpoint_auth_method == "none" and "client_credentials" in grant_types:
-        # RFC 6749 section 4.4: confidential clients only
-        errors.append(FieldError("grant_types", "client_credentials needs a confidential client."))
+    if metadata.token_endpoint_auth_method == "none" and not CONFIDENTIAL.isdisjoint(grant_types):
+        # RFC 6749 section 4.4; RFC 8693 section 2.1: a name that anybody can say gets no token by itself
+        errors.append(FieldError("grant_types", "client_credentials, token-exchange: confidential clients alone."))
     needed = [RESPONSE_TYPES.get(each) for each in metadata.response_types]
     if not all(each is not None and each <= grant_types for each in needed):
         errors.append(FieldError("response_types", "Each needs its grant types in grant_types."))
+    elif REDIRECTING & grant_types and not needed:
+        errors.append(FieldError("response_types", "implicit needs one that says what is sent back."))
     return errors
 
 
 def _redirect_faults(metadata: Metadata) -> list[FieldError]:
     uris = metadata.redirect_uris
+    # RFC 7591 section 2: required of whoever uses a flow with redirection
+    if not uris and REDIRECTING & set(metadata.grant_types):
+        return [FieldError("redirect_uris", "authorization_code and implicit need one.")]
+    errors = _uris_faults("redirect_uris", uris, metadata)
+    if errors or metadata.application_type != "web" or "implicit" not in metadata.grant_types:
+        return errors
+    return [
+        # OpenID Connect Dynamic Registration section 2, application_type
+        FieldError(f"redirect_uris.{position}", "Of a web client with implicit: https, and not this machine.")
+        for position, uri in enumerate(uris)
+        if not uri.startswith("https:") or _host(uri) in LOOPBACK
+    ]
+
+
+def _uris_faults(field: str, uris: Sequence[str], metadata: Metadata) -> list[FieldError]:
     if len(uris) > MAX_REDIRECT_URIS or len(set(uris)) < len(uris):
-        return [FieldError("redirect_uris", f"Each once, at most {MAX_REDIRECT_URIS}.")]
+        return [FieldError(field, f"Each once, at most {MAX_REDIRECT_URIS}.")]
     is_public = metadata.token_endpoint_auth_method == "none"
     found = ((position, _redirect_fault(uri, is_public=is_public)) for position, uri in enumerate(uris))
-    return [FieldError(f"redirect_uris.{position}", fault) for position, fault in found if fault]
+    return [FieldError(f"{field}.{position}", fault) for position, fault in found if fault]
 
 
 def _redirect_fault(uri: str, *, is_public: bool) -> str | None:
@@ -203,6 +265,139 @@ NOT_A_REDIRECT_URI: Final = (
     "An absolute URI of https, http on the loopback interface, or a private-use scheme such as com.example.app:/; "
     "without a fragment and without user information."
 )
+
+
+def _address_faults(metadata: Metadata) -> list[FieldError]:
+    errors = _uris_faults("post_logout_redirect_uris", metadata.post_logout_redirect_uris, metadata)
+    for name in (*PAGES, *FETCHED, *LOGOUT):
+        uri = getattr(metadata, name)
+        if uri is not None and not _is_web_address(uri, fragment=name in PAGES):
+            errors.append(FieldError(name, NOT_A_WEB_ADDRESS))
+    # OpenID Connect Core section 4: https; on this machine too
+    login = metadata.initiate_login_uri
+    if login is not None and not (login.startswith("https:") and _is_web_address(login)):
+        errors.append(FieldError("initiate_login_uri", "An https URL without a fragment."))
+    uris = metadata.request_uris
+    if len(uris) > MAX_REDIRECT_URIS or len(set(uris)) < len(uris):
+        errors.append(FieldError("request_uris", f"Each once, at most {MAX_REDIRECT_URIS}."))
+    errors += [
+        # OpenID Connect Core section 6.2: the fragment may be a digest of what is there
+        FieldError(f"request_uris.{position}", NOT_A_WEB_ADDRESS)
+        for position, uri in enumerate(uris)
+        if not _is_web_address(uri, fragment=True)
+    ]
+    front = metadata.frontchannel_logout_uri
+    # Front-Channel Logout section 2: scheme, host and port of a registered redirect URI
+    if front is not None and _origin(front) not in {_origin(uri) for uri in metadata.redirect_uris}:
+        errors.append(FieldError("frontchannel_logout_uri", "Its origin is that of one of the redirect_uris."))
+    return errors
+
+
+NOT_A_WEB_ADDRESS: Final = "An https URL, http on the loopback interface alone; without user information."
+
+
+def _is_web_address(uri: str, *, fragment: bool = False) -> bool:
+    address, _, part = uri.partition("#") if fragment else (uri, "", "")
+    is_short = len(uri) <= MAX_URI and FRAGMENT.fullmatch(part) is not None
+    return is_short and WEB_URI.fullmatch(address) is not None and _redirect_fault(address, is_public=False) is None
+
+
+def _text_faults(metadata: Metadata) -> list[FieldError]:
+    errors = [
+        FieldError(name, f"One line of printable characters, at most {MAX_NAME}.")
+        for name in ("client_name", "software_id", "software_version")
+        if (text := getattr(metadata, name)) is not None and not _is_line(text)
+    ]
+    for name in ("contacts", "default_acr_values"):
+        texts = getattr(metadata, name)
+        if len(texts) > MAX_TEXTS or not all(text and _is_line(text) for text in texts):
+            errors.append(FieldError(name, f"At most {MAX_TEXTS}, each a line of printable characters."))
+    return errors
+
+
+def _is_line(text: str) -> bool:
+    return len(text) <= MAX_NAME and text.isprintable()
+
+
+def _choice_faults(metadata: Metadata) -> list[FieldError]:
+    signs = metadata.token_endpoint_auth_method
+    auth_algs = {"private_key_jwt": SIGNING_ALGS, "client_secret_jwt": SECRET_ALGS}.get(
+        signs, SIGNING_ALGS + SECRET_ALGS
+    )
+    choices: dict[str, Collection[str]] = {
+        **dict.fromkeys((*TOKEN_ALGS, "request_object_signing_alg"), SIGNING_ALGS),
+        "application_type": ("native", "web"),
+        "assertion_audience": ("endpoint", "issuer"),
+        "id_token_encrypted_response_alg": KEY_MANAGEMENT_ALGS,
+        "id_token_encrypted_response_enc": CONTENT_ENCRYPTION_ALGS,
+        "subject_type": ("pairwise", "public"),
+        "token_endpoint_auth_method": AUTH_METHODS,
+        "token_endpoint_auth_signing_alg": auth_algs,
+    }
+    return [
+        FieldError(name, "One of " + ", ".join(sorted(choice)) + ".")
+        for name, choice in choices.items()
+        if (value := getattr(metadata, name)) is not None and value not in choice
+    ]
+
+
+def _key_faults(metadata: Metadata) -> list[FieldError]:
+    errors = []
+    has_keys = metadata.jwks is not None or metadata.jwks_uri is not None
+    if metadata.jwks is not None and metadata.jwks_uri is not None:
+        # RFC 7591 section 2
+        errors.append(FieldError("jwks_uri", "jwks or jwks_uri, not both."))
+    if metadata.token_endpoint_auth_method == "private_key_jwt" and not has_keys:
+        errors.append(FieldError("token_endpoint_auth_method", "private_key_jwt needs jwks or jwks_uri."))
+    alg, enc = metadata.id_token_encrypted_response_alg, metadata.id_token_encrypted_response_enc
+    if alg is not None and not has_keys:
+        errors.append(FieldError("id_token_encrypted_response_alg", "Encryption needs jwks or jwks_uri."))
+    if enc is not None and alg is None:
+        # OpenID Connect Dynamic Registration section 2
+        errors.append(FieldError("id_token_encrypted_response_enc", "It needs id_token_encrypted_response_alg."))
+    return errors
+
+
+def _subject_faults(metadata: Metadata) -> list[FieldError]:
+    if metadata.subject_type != "pairwise" or metadata.sector_identifier_uri is not None:
+        return []
+    # OpenID Connect Core section 8.1: the host of the one and only is the sector; a client that sends nobody
+    # anywhere is a sector of its own
+    hosts = {_host(uri) for uri in metadata.redirect_uris}
+    if len(hosts) <= 1 and None not in hosts:
+        return []
+    return [FieldError("subject_type", "pairwise needs sector_identifier_uri, or redirect_uris of one host.")]
+
+
+def _exchange_faults(metadata: Metadata) -> list[FieldError]:
+    policy = metadata.token_exchange
+    if policy is None:
+        return []
+    if TOKEN_EXCHANGE not in metadata.grant_types:
+        return [FieldError("token_exchange", "It needs the grant type token-exchange.")]
+    clients = policy.get("clients")
+    is_fit = (
+        policy.keys() == {"clients", "impersonation", "delegation"}
+        and isinstance(clients, list)
+        and len(clients) <= MAX_TEXTS
+        and all(isinstance(each, str) and (each == "*" or CLIENT_ID.fullmatch(each)) for each in clients)
+        and all(isinstance(policy[name], bool) for name in ("impersonation", "delegation"))
+    )
+    if is_fit:
+        return []
+    return [FieldError("token_exchange", "clients: a list of ids or *; impersonation, delegation: booleans.")]
+
+
+def _host(uri: str) -> str | None:
+    web = WEB_URI.fullmatch(uri)
+    return None if web is None else web[2].lower()
+
+
+def _origin(uri: str) -> tuple[str, str, int] | None:
+    if (web := WEB_URI.fullmatch(uri)) is None:
+        return None
+    scheme, host, port = web.groups()
+    return scheme, host.lower(), int(port or {"http": 80, "https": 443}[scheme])
 
 
 def _is_host(host: str) -> bool:

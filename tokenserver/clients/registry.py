@@ -19,8 +19,10 @@ from tokenserver.clients.metadata import (
     SECRET_METHODS,
     STANDARD_SCOPES,
     Metadata,
+    completed,
     faults,
     id_faults,
+    token_algs,
 )
 from tokenserver.clients.models import ClientRow
 from tokenserver.errors import Conflict, Invalid, NotFound
@@ -71,12 +73,18 @@ class Client:
 
 
 class Clients:
-    """`sealing_keys`: under the first of which secrets are sealed that must be known again, newest first."""
+    """`sealing_keys`: under the first of which secrets are sealed that must be known again, newest first.
+    `ensure_key`: sees to it that tokens can be signed by an algorithm."""
 
     def __init__(
-        self, feed: Feed, known_scopes: frozenset[str], sealing_keys: Callable[[], Sequence[bytes]]
+        self,
+        feed: Feed,
+        known_scopes: frozenset[str],
+        sealing_keys: Callable[[], Sequence[bytes]],
+        ensure_key: Callable[[str], None],
     ) -> None:
         self._sealing_keys = sealing_keys
+        self._ensure_key = ensure_key
         self.permissions = known_scopes - STANDARD_SCOPES
         self._feed = feed
         self._known_scopes = known_scopes
@@ -146,10 +154,25 @@ class Clients:
 
     # Changing
 
+    def check(self, metadata: Metadata) -> None:
+        """What `add` and `update` would raise of it. Raises Invalid."""
+        self._values(metadata)
+
+    def ensure_keys(self, metadata: Metadata) -> None:
+        """Of the algorithms that this server signs by for the client. It takes a while, so outside of any
+        transaction, and before the client is there."""
+        for alg in token_algs(metadata):
+            self._ensure_key(alg)
+
     def create(self, *, client_id: str | None = None, **metadata: Any) -> tuple[ClientRow, str | None]:
         """`add` in a transaction of its own. `metadata`: fields of `Metadata`."""
-        wanted = Metadata(**metadata)
-        return self._feed.change(lambda tx, change: self.add(tx, change, wanted, client_id))
+        return self.register(Metadata(**metadata), client_id)
+
+    def register(self, metadata: Metadata, client_id: str | None = None) -> tuple[ClientRow, str | None]:
+        """Like `create`."""
+        self.check(metadata)
+        self.ensure_keys(metadata)
+        return self._feed.change(lambda tx, change: self.add(tx, change, metadata, client_id))
 
     def add(
         self, tx: Transaction, change: Change, metadata: Metadata, client_id: str | None = None
@@ -224,6 +247,10 @@ class Clients:
         )
         return secret
 
+    @staticmethod
+    def is_secret_of(client: Client, secret: object) -> bool:
+        return isinstance(secret, str) and client_secret.matches(secret, client.client_secret_digest)
+
     def shared_secret(self, client: Client) -> str | None:
         """Of a client that makes MACs with it; None when there is none, or none that can be opened any more."""
         sealed = client.client_secret_sealed
@@ -268,6 +295,7 @@ class Clients:
 
     def _values(self, metadata: Metadata, client_id: str | None = None) -> dict[str, Any]:
         """The columns, as they are kept. Raises Invalid."""
+        metadata = completed(metadata)
         errors = [*faults(metadata, self._known_scopes)]
         if client_id is not None:
             errors += id_faults(client_id)
@@ -278,9 +306,9 @@ class Clients:
         return {
             "client_name": metadata.client_name,
             "redirect_uris": [*metadata.redirect_uris],
-            "grant_types": sorted(set(metadata.grant_types)),
-            "response_types": sorted(set(metadata.response_types)),
-            "scope": " ".join(sorted(set(metadata.scope))),
+            "grant_types": [*metadata.grant_types],
+            "response_types": [*metadata.response_types],
+            "scope": " ".join(metadata.scope),
             "token_endpoint_auth_method": metadata.token_endpoint_auth_method,
             "jwks": None if metadata.jwks is None else jwks.understood(metadata.jwks),
             "audience": [*metadata.audience],

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from flask import Blueprint
 
+from tokenserver.clients import sector
 from tokenserver.clients.metadata import Metadata
 from tokenserver.clients.models import ClientRow
 from tokenserver.clients.reach import effect, live_sessions, own_permissions, require_within
@@ -22,6 +23,7 @@ from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.sessions import EndReason, Sessions
 from tokenserver.verify.flask import requires
 from tokenserver.web.dry_run import Effect, Rehearsed, rehearsable
+from tokenserver.web.fetch import Fetcher
 from tokenserver.web.holder import current_holder
 from tokenserver.web.pagination import Pages
 from tokenserver.web.wire import gives, queries, refuses, require_match, takes
@@ -30,7 +32,7 @@ READ: Final = "clients:read"
 WRITE: Final = "clients:write"
 
 
-def blueprint(*, feed: Feed, clients: Clients, sessions: Sessions, pages: Pages) -> Blueprint:
+def blueprint(*, feed: Feed, clients: Clients, sessions: Sessions, pages: Pages, fetcher: Fetcher) -> Blueprint:
     routes = Blueprint("clients", __name__, url_prefix="/clients")
 
     @routes.get("")
@@ -56,7 +58,7 @@ def blueprint(*, feed: Feed, clients: Clients, sessions: Sessions, pages: Pages)
     def create_client(body: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
         """Register a client. Its secret, if it is confidential, is shown in this answer and never again."""
         client_id = body.pop("client_id", None)
-        metadata = Metadata(**body)
+        metadata = _checked(clients, fetcher, Metadata(**body), is_real=not dry_run)
 
         def create(tx: Transaction, change: Change) -> dict[str, Any]:
             row, secret = clients.add(tx, change, metadata, client_id)
@@ -90,7 +92,7 @@ def blueprint(*, feed: Feed, clients: Clients, sessions: Sessions, pages: Pages)
         """Replace a client's metadata: what is left out gets its default. What the client may do by itself follows
         at once; users' tokens keep the scope that they have until they expire. A client that becomes confidential
         gets a secret, shown in this answer and never again."""
-        metadata = Metadata(**body)
+        metadata = _checked(clients, fetcher, Metadata(**body), is_real=not dry_run)
 
         def update(tx: Transaction, change: Change) -> dict[str, Any]:
             row = _locked(clients, tx, client_id)
@@ -150,6 +152,15 @@ def blueprint(*, feed: Feed, clients: Clients, sessions: Sessions, pages: Pages)
         return feed.change(rotate)
 
     return routes
+
+
+def _checked(clients: Clients, fetcher: Fetcher, metadata: Metadata, *, is_real: bool) -> Metadata:
+    """Raises Invalid. What takes long is done here, before the transaction."""
+    clients.check(metadata)
+    sector.check(metadata, fetcher)
+    if is_real:
+        clients.ensure_keys(metadata)
+    return metadata
 
 
 def _locked(clients: Clients, tx: Transaction, client_id: str) -> ClientRow:

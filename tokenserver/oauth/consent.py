@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
+from tokenserver.clients.metadata import CLIENT_ID
 from tokenserver.errors import NotFound
 from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.models import Consent
@@ -72,7 +73,9 @@ class Consents:
 
     def withdraw(self, tx: Transaction, change: Change, user_id: UUID, client_id: str) -> None:
         """The client's tokens of this user end with it. Raises NotFound `consent_not_found`."""
-        row = tx.get(Consent, (user_id, client_id), with_for_update=True)
+        # What can't be an id is not asked of the database, which may refuse its characters.
+        is_id = CLIENT_ID.fullmatch(client_id) is not None
+        row = tx.get(Consent, (user_id, client_id), with_for_update=True) if is_id else None
         if row is None:
             raise NotFound("There is no such consent.", code="consent_not_found")
         tx.delete(row)

@@ -129,6 +129,29 @@ class UnmetAuthenticationRequirements(OAuthError):
     description = "The user can not be authenticated as the request demands."
 
 
+class InvalidClientMetadata(OAuthError):
+    """RFC 7591 section 3.2.2; so are the next two."""
+
+    error = "invalid_client_metadata"
+    description = "The metadata has missing or wrong members."
+
+
+class InvalidRedirectUri(OAuthError):
+    error = "invalid_redirect_uri"
+    description = "A redirect_uri can not be registered."
+
+
+class InvalidSoftwareStatement(OAuthError):
+    error = "unapproved_software_statement"
+    description = "No publisher of software statements is trusted."
+
+
+class RegistrationClosed(OAuthError):
+    error = "access_denied"
+    status = 403
+    description = "Clients can not register themselves at this server."
+
+
 class UnsupportedResponseType(OAuthError):
     error = "unsupported_response_type"
     description = "This response type is not supported."
@@ -141,7 +164,8 @@ WORDS: Final = {429: "slow_down", 500: "server_error", 503: "temporarily_unavail
 def render(failure: Failure, error: Exception) -> Response:
     """The tongue of everything below /oauth/."""
     if isinstance(error, OAuthError):
-        headers = {"WWW-Authenticate": 'Basic realm="oauth"'} if error.status == 401 else {}
+        scheme = {401: "Basic", 403: "Bearer"}.get(error.status)
+        headers = {"WWW-Authenticate": f'{scheme} realm="oauth"'} if scheme else {}
         return answer(error.status, error.error, error.public, headers)
     if isinstance(error, Refusal):
         # RFC 6750 section 3: what is wrong with a token stands in the header; the body says the same.

@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+from tokenserver.clients.keys import ClientKeys, NoKey
 from tokenserver.clients.registry import Client
 from tokenserver.config import Settings
 from tokenserver.identity.claims import claims_of
 from tokenserver.identity.people import People
 from tokenserver.oauth import scope as scopes
+from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.subject import Subjects
 from tokenserver.tokens import access_token, id_token
 from tokenserver.tokens.access_token import Minted, Signer
@@ -50,11 +52,14 @@ class Issued(NamedTuple):
 
 
 class Issuing:
-    def __init__(self, settings: Settings, keys: Signers, people: People, subjects: Subjects) -> None:
+    def __init__(
+        self, settings: Settings, keys: Signers, people: People, subjects: Subjects, client_keys: ClientKeys
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._people = people
         self._subjects = subjects
+        self._client_keys = client_keys
 
     def audience_of(self, client: Client) -> tuple[str, ...]:
         return client.audience or (self._settings.audience,)
@@ -200,7 +205,7 @@ class Issuing:
     ) -> str:
         """`told`: the scopes whose claims it holds, beside those of `names`."""
         alg = client.metadata.id_token_signed_response_alg or self._settings.signing_alg
-        return id_token.mint(
+        signed = id_token.mint(
             self._keys.signer(alg),
             issuer=self._settings.issuer,
             subject=self._subjects.of(client, user.user_id),
@@ -214,6 +219,20 @@ class Issuing:
             code=code,
             about=self._about(user.user_id, told, names),
         )
+        return self._encrypted(client, signed)
+
+    def _encrypted(self, client: Client, signed: str) -> str:
+        """For a client that registered for it (OIDC Core section 2): never a plain one instead."""
+        metadata = client.metadata
+        alg, enc = metadata.id_token_encrypted_response_alg, metadata.id_token_encrypted_response_enc
+        if alg is None or enc is None:
+            return signed
+        try:
+            return id_token.encrypt(signed, self._client_keys.encryption_key(client, alg), alg=alg, enc=enc)
+        except NoKey as error:
+            raise InvalidRequest(
+                "The client has no key that its ID token can be encrypted with.", reason=str(error)[:60]
+            ) from None
 
     def _about(self, user_id: UUID, told: Collection[str], names: Collection[str]) -> Mapping[str, Any]:
         person = self._people.find(user_id) if told or names else None

@@ -8,6 +8,9 @@ from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
+from joserfc import jwe
+from joserfc.jwk import ECKey, RSAKey
+
 from tokenserver.tokens.access_token import Signer, acr_of, sign_jwt
 
 TYP: Final = "JWT"
@@ -68,6 +71,13 @@ def mint(
     if code is not None:
         claims["c_hash"] = half_hash(signer.alg, code)
     return sign_jwt(signer, TYP, claims)
+
+
+def encrypt(signed: str, key: RSAKey | ECKey, *, alg: str, enc: str) -> str:
+    """A nested JWT (RFC 7519 section 11.2): signed first, then encrypted, for who holds the private key."""
+    # RFC 7519 section 5.2: the content type says that it is nested.
+    header = {"alg": alg, "enc": enc, "cty": "JWT"} | ({"kid": key.kid} if key.kid else {})
+    return jwe.encrypt_compact(header, signed.encode("ascii"), key, algorithms=[alg, enc])
 
 
 def half_hash(alg: str, value: str) -> str:

@@ -141,6 +141,11 @@ def body_bytes() -> bytes:
 
 
 def read_body(schema: Schema) -> dict[str, Any]:
+    return _loaded(schema, read_object())
+
+
+def read_object() -> dict[str, Any]:
+    """The body, one JSON object. Raises UnsupportedMediaType, RequestEntityTooLarge, BadRequest."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
     try:
@@ -152,7 +157,7 @@ def read_body(schema: Schema) -> dict[str, Any]:
         raise BadRequest from None
     if not isinstance(body, dict) or not _is_fit(body):
         raise BadRequest
-    return _loaded(schema, body)
+    return body
 
 
 def read_query(schema: Schema) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tokenserver.oauth.endpoints import (
     introspection,
     jwks,
     metadata,
+    registration,
     revocation,
     token,
     userinfo,
@@ -50,6 +51,8 @@ ENDPOINTS: Final = (
     Endpoint(("/oauth/userinfo",), ("GET", "POST"), userinfo.view, "userinfo_endpoint", cors=Readers.EVERYBODY),
     Endpoint((end_session.PATH,), ("GET", "POST"), end_session.view, "end_session_endpoint", page=True),
     Endpoint(("/oauth/check_session",), ("GET",), check_session_iframe.view, "check_session_iframe", page=True),
+    Endpoint((registration.PATH,), ("POST",), registration.view, "registration_endpoint"),
+    Endpoint((f"{registration.PATH}/<client_id>",), ("GET", "PUT", "DELETE"), registration.manage),
     Endpoint(("/.well-known/jwks.json",), ("GET",), jwks.view, "jwks_uri"),
     Endpoint(
         ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"), ("GET",), metadata.view

@@ -28,16 +28,15 @@ GONE: Final = "This sign-in was begun too long ago or in another browser. Start 
 
 def view(server: Server) -> Response:
     sent = _parameters()
-    if request.method == "POST" and server.cookies.session() is None:
-        query = urlencode(sent)
-        if len(query) <= MAX_QUERY:
-            # With a form of another site a browser sends no cookie of ours (SameSite=Lax); with a redirect it does.
-            return Response(status=303, headers={"Location": f"{request.path}?{query}"})
     server.rooms.feed.sync()
     try:
         asked = server.authorization_requests.read(sent)
     except Answered as answered:
         return _refuse(server, answered.error, answered.target, answered.client.client_id)
+    query = urlencode(sent)
+    if request.method == "POST" and server.cookies.session() is None and len(query) <= MAX_QUERY:
+        # With a form of another site a browser sends no cookie of ours (SameSite=Lax); with a redirect it does.
+        return Response(status=303, headers={"Location": f"{request.path}?{query}"})
     return _go_on(server, asked, None)
 
 

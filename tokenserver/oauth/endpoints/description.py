@@ -18,6 +18,7 @@ from tokenserver.verify import errors as verify
 from tokenserver.web.openapi.answers import REQUEST_ID, refusal, success
 from tokenserver.web.openapi.described import Described, published
 from tokenserver.web.openapi.schemas import Json
+from tokenserver.web.request_context import path_template
 
 TAG: Final = "oauth"
 FORM: Final = "application/x-www-form-urlencoded"
@@ -168,7 +169,34 @@ USERINFO: Final[Json] = {
         "address": {"type": "object", "additionalProperties": TEXT},
     },
 }
+# Members that aren't understood are ignored (RFC 7591 section 2); the others are those of `POST /clients`.
+CLIENTS_METADATA: Final[Json] = {
+    "type": "object",
+    "description": "RFC 7591 section 2, OpenID Connect Dynamic Client Registration 1.0 section 2.",
+    "properties": {"client_name": TEXT, "redirect_uris": TEXTS, "grant_types": TEXTS, "response_types": TEXTS},
+}
+REGISTERED_BY_ITSELF: Final[Json] = {
+    "type": "object",
+    "description": "RFC 7591 section 3.2.1, RFC 7592 section 3.",
+    "required": ["client_id", "registration_access_token", "registration_client_uri"],
+    "properties": {
+        "client_id": TEXT,
+        "client_secret": TEXT,
+        "registration_access_token": TEXT,
+        "registration_client_uri": URI,
+    },
+}
+REGISTERED: Final[Json] = {
+    "client_id": "app",
+    "client_secret": "cs_…",
+    "client_secret_expires_at": 0,
+    "redirect_uris": ["https://app.example/cb"],
+    "registration_access_token": "rat_…",
+    "registration_client_uri": "https://id.example/oauth/register/app",
+}
 SCHEMAS: Final = {
+    "ClientsMetadata": CLIENTS_METADATA,
+    "RegisteredByItself": REGISTERED_BY_ITSELF,
     "UserInfo": USERINFO,
     "TokenResponse": TOKEN_RESPONSE,
     "IntrospectionResponse": INTROSPECTION_RESPONSE,
@@ -278,6 +306,40 @@ def _userinfo(summary: str, *, is_post: bool) -> Json:
     }
 
 
+def _registration(summary: str, method: str) -> Json:
+    """RFC 7591 section 3, RFC 7592 section 2: JSON, and a bearer token."""
+    kinds = [verify.InvalidRequest, verify.MissingCredentials, verify.InvalidToken]
+    by_status: dict[int, dict[str, str]] = {503: {errors.WORDS[503]: SENTENCES[503]}}
+    for kind in kinds:
+        by_status.setdefault(kind.status, {})[kind.error or "authentication_required"] = kind.description
+    if method in {"post", "put"}:
+        for wrong in (errors.InvalidClientMetadata, errors.InvalidRedirectUri, errors.InvalidSoftwareStatement):
+            by_status[400][wrong.error] = wrong.description
+        by_status |= {413: {"invalid_request": errors.BodyTooLarge.description}}
+        by_status |= {415: {"invalid_request": "Send application/json."}}
+    if method == "post":
+        by_status[403] = {errors.RegistrationClosed.error: errors.RegistrationClosed.description}
+        by_status[429] = {errors.WORDS[429]: SENTENCES[429]}
+    if method == "delete":
+        ok = {"204": success(204, None)}
+    else:
+        status = 201 if method == "post" else 200
+        ok = {str(status): success(status, _component("RegisteredByItself"), REGISTERED)}
+    example: Json = {"redirect_uris": ["https://app.example/cb"], "client_name": "An app"}
+    if method == "put":
+        example |= {"client_id": "app"}
+    content = {"application/json": {"schema": _component("ClientsMetadata"), "example": example}}
+    body: Json = {"requestBody": {"required": True, "content": content}} if method in {"post", "put"} else {}
+    named = {"name": "client_id", "in": "path", "required": True, "schema": TEXT, "example": "app"}
+    return {
+        "summary": summary,
+        "security": [{"bearer": []}],
+        **({} if method == "post" else {"parameters": [named]}),
+        **body,
+        "responses": {**ok, **{str(s): _refusal(s, by_status[s]) for s in sorted(by_status)}},
+    }
+
+
 def _component(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -348,6 +410,12 @@ DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
         "get": _userinfo("Read about the user (OpenID Connect Core 1.0 section 5.3)", is_post=False),
         "post": _userinfo("Read about the user, with the token in a form", is_post=True),
     },
+    "/oauth/register": {"post": _registration("Register a client (RFC 7591)", "post")},
+    "/oauth/register/<client_id>": {
+        "get": _registration("Read one's own registration (RFC 7592)", "get"),
+        "put": _registration("Replace one's own metadata (RFC 7592)", "put"),
+        "delete": _registration("Delete oneself (RFC 7592)", "delete"),
+    },
     "/.well-known/jwks.json": {
         "get": published(
             "Read the public keys that verify tokens (RFC 7517)",
@@ -373,7 +441,7 @@ DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
 
 def described(issuer: str) -> Described:
     operations = {
-        (path, method): {"tags": [TAG]} | operation
+        (path_template(path), method): {"tags": [TAG]} | operation
         for endpoint in ENDPOINTS
         for path in endpoint.paths
         for method, operation in DESCRIPTIONS.get(endpoint.paths[0], {}).items()

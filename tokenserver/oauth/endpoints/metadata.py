@@ -31,6 +31,10 @@ def view(server: Server) -> Response:
     return cached(Response(body, mimetype="application/json"), hashlib.sha256(body).hexdigest()[:32], 300)
 
 
+def _is_open(server: Server, key: str) -> bool:
+    return key != "registration_endpoint" or server.settings.client_registration != "closed"
+
+
 def document(server: Server) -> dict[str, Any]:
     issuer = server.settings.issuer
     algs = list(SIGNING_ALGS)
@@ -39,7 +43,7 @@ def document(server: Server) -> dict[str, Any]:
     assertion_algs = [alg for each in ASSERTION_ALGS.values() for alg in each]
     return {
         "issuer": issuer,
-        **{key: issuer + path for key, path in server.endpoint_paths.items()},
+        **{key: issuer + path for key, path in server.endpoint_paths.items() if _is_open(server, key)},
         # RFC 8414 section 2: what tokens are issued by, at the authorization endpoint (`implicit`) too.
         "grant_types_supported": sorted(
             {*GRANTS, *(each for needed in RESPONSE_TYPES.values() for each in needed)}

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, json, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Client, Clients
 from tokenserver.config import Settings
@@ -24,6 +25,7 @@ from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.web.cookies import Cookies
 from tokenserver.web.fetch import Fetcher
+from tokenserver.web.rate_limit import RateLimits
 from tokenserver.web.request_context import current
 from tokenserver.web.wire import body_bytes
 
@@ -36,6 +38,8 @@ class Server:
     settings: Settings
     keys: KeyRing
     clients: Clients
+    initial_access_tokens: InitialAccessTokens
+    limits: RateLimits
     client_keys: ClientKeys
     client_authentication: ClientAuthentication
     fetcher: Fetcher
@@ -78,15 +82,15 @@ def authenticated(server: Server, form: TokenRequest) -> Client:
     return client
 
 
-def json_answer(body: Mapping[str, Any]) -> Response:
-    return _answer(json.dumps(body), "application/json")
+def json_answer(body: Mapping[str, Any], status: int = 200) -> Response:
+    return _answer(json.dumps(body), "application/json", status)
 
 
 def jwt_answer(jwt: str, media_type: str) -> Response:
     return _answer(jwt, media_type)
 
 
-def _answer(body: str, media_type: str) -> Response:
+def _answer(body: str, media_type: str, status: int = 200) -> Response:
     # RFC 6749 section 5.1: both headers on whatever holds tokens
     headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-    return Response(body, 200, headers, mimetype=media_type)
+    return Response(body, status, headers, mimetype=media_type)
