@@ -16,33 +16,46 @@ from tokenserver.tokens.models import AuthorizationCode, Session
 
 
 @pytest.fixture(scope="module")
-def provider(databases: Databases, redis_server: RedisServer, authority: Authority) -> Iterator[Provider]:  # noqa: F811
-    """With a person `ann`, of whom every standard claim is known. One for all tests of a file, as for all modules
-    of a plan."""
-    settings = databases.settings(
-        databases.fresh("postgresql"),
-        redis_url=redis_server.url(next(_databases)),
-        issuer=ISSUER,
-        client_registration="open",
-        fetch_private="127.0.0.0/8",
-        fetch_ca_file=str(authority.file),
-        rate_limits=False,
-    )
-    made = Provider(create_app(settings))
-    rooms = made.rooms
-    ann = rooms.people.prepare(
-        username="ann",
-        email="ann@example.org",
-        password=PASSWORD,
-        name="Ann B. Example",
-        claims=PERSON,
-        email_verified=True,
-    )
-    rooms.database.write(lambda tx: rooms.people.add(tx, ann))
-    rooms.database.write(lambda tx: tx.execute(update(User).values(phone_number_verified=True)))
-    yield made
-    rooms.database.engine.dispose()
-    rooms.store.close()
+def provide(
+    databases: Databases, redis_server: RedisServer, authority: Authority
+) -> Iterator[Callable[..., Provider]]:
+    """Makes servers with a person `ann`, of whom every standard claim is known."""
+    made: list[Provider] = []
+
+    def make(**options: Any) -> Provider:
+        defaults = {
+            "redis_url": redis_server.url(next(_databases)),
+            "issuer": ISSUER,
+            "client_registration": "open",
+            "fetch_private": "127.0.0.0/8",
+            "fetch_ca_file": str(authority.file),
+            "rate_limits": False,
+        }
+        provider = Provider(create_app(databases.settings(databases.fresh("postgresql"), **(defaults | options))))
+        made.append(provider)
+        rooms = provider.rooms
+        ann = rooms.people.prepare(
+            username="ann",
+            email="ann@example.org",
+            password=PASSWORD,
+            name="Ann B. Example",
+            claims=PERSON,
+            email_verified=True,
+        )
+        rooms.database.write(lambda tx: rooms.people.add(tx, ann))
+        rooms.database.write(lambda tx: tx.execute(update(User).values(phone_number_verified=True)))
+        return provider
+
+    yield make
+    for provider in made:
+        provider.rooms.database.engine.dispose()
+        provider.rooms.store.close()
+
+
+@pytest.fixture(scope="module")
+def provider(provide: Callable[..., Provider]) -> Provider:
+    """One for all tests of a file, as for all modules of a plan."""
+    return provide()
 
 
 @pytest.fixture
