@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import select, update
 
 from tests.conftest import PASSWORD, Databases, RedisServer, _databases
-from tests.listeners import Authority, authority, listen  # noqa: F401 - fixtures
+from tests.listeners import Authority, authority, listen
 from tests.oidc.suite import ISSUER, PERSON, Module, Provider, RelyingParty
 from tokenserver.app import create_app
 from tokenserver.identity.models import User
 from tokenserver.tokens.models import AuthorizationCode, Session
+
+__all__ = ["authority", "listen"]
 
 
 @pytest.fixture(scope="module")
