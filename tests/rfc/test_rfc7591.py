@@ -14,7 +14,7 @@ from tests.conftest import Api, Apps, bearer
 from tests.listeners import Listener, listen
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
-from tokenserver.clients.metadata import STANDARD_SCOPES
+from tokenserver.clients.metadata import STANDARD_SCOPES, TOKEN_EXCHANGE, Metadata
 from tokenserver.clients.models import ClientRow
 from tokenserver.rooms import Rooms
 
@@ -192,12 +192,15 @@ def test_who_may_register_what(apps: Apps):
     """Whom nobody invited gets no permission to ask for, and no token of their own; nobody gets to skip consent."""
     app = apps(client_registration="open")
     api, rooms = Api(app.test_client()), rooms_of(app)
-    mine = {"grant_types": ["client_credentials"], "scope": "posts:create"}
-    refused(register(api, None, **mine), 400, "invalid_client_metadata")
+    mine = {"grant_types": ["client_credentials"], "scope": "openid"}
+    powerful = mine | {"scope": "roles:write"}
+    for token, wrong in ((None, mine), (None, powerful), (invitation(rooms), powerful)):
+        refused(register(api, token, **wrong), 400, "invalid_client_metadata")
     refused(register(api, None, scope="openid posts:create"), 400, "invalid_client_metadata")
     invited = granted(register(api, invitation(rooms), **mine), 201)
     auth = (invited["client_id"], invited["client_secret"])
-    assert granted(api.token(auth, grant_type="client_credentials"))["scope"] == "posts:create"
+    assert granted(api.token(auth, grant_type="client_credentials"))["scope"] == ""
+    granted(register(api, invitation(rooms), scope="openid roles:write"), 201)  # bounded by its users
     body = granted(register(api, None, first_party=True, audience=["x"], token_exchange={"clients": ["*"]}), 201)
     client = rooms.clients.find(body["client_id"])
     assert client is not None
@@ -208,6 +211,32 @@ def test_who_may_register_what(apps: Apps):
         refused(manage(api, body, "PUT", json=wanted | more), 400, "invalid_client_metadata")
     wanted = {"client_id": invited["client_id"], **mine, "client_name": "renamed"}
     assert granted(manage(api, invited, "PUT", json=wanted))["client_name"] == "renamed"
+    refused(manage(api, invited, "PUT", json=wanted | {"scope": "roles:write"}), 400, "invalid_client_metadata")
+
+
+def test_what_an_admin_decided_stays_when_a_client_replaces_its_metadata(api: Api, rooms: Rooms, token: str):
+    """RFC 7592 section 2.2: all is replaced, but for what was never the client's to decide."""
+    body = granted(register(api, token), 201)
+    client_id = body["client_id"]
+    policy = {"clients": ["*"], "impersonation": False, "delegation": True}
+    decided = {"audience": ["urn:elsewhere"], "scope": ["posts:create"], "token_exchange": policy}
+    grants = ["authorization_code", "client_credentials", TOKEN_EXCHANGE]
+    wanted = Metadata(redirect_uris=[URI], grant_types=grants, **decided)  # type: ignore[arg-type]
+    rooms.feed.change(lambda tx, change: rooms.clients.update(tx, change, client_id, wanted))
+    update = {"client_id": client_id, "redirect_uris": [URI], "grant_types": grants, "scope": "posts:create"}
+    granted(manage(api, body, "PUT", json=update))
+    client = rooms.clients.find(client_id)
+    assert client is not None
+    assert (client.audience, client.metadata.token_exchange) == (("urn:elsewhere",), policy)
+    refused(
+        manage(api, body, "PUT", json=update | {"scope": "posts:create roles:write"}),
+        400,
+        "invalid_client_metadata",
+    )
+    granted(manage(api, body, "PUT", json=update | {"grant_types": ["authorization_code"]}))
+    client = rooms.clients.find(client_id)
+    assert client is not None
+    assert (client.audience, client.metadata.token_exchange) == (("urn:elsewhere",), None)
 
 
 def test_managing_oneself(api: Api, rooms: Rooms, token: str):

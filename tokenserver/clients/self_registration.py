@@ -5,6 +5,7 @@
 import hmac
 import secrets
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from marshmallow import EXCLUDE, ValidationError
@@ -25,8 +26,11 @@ INVITED: Final = frozenset({"client_credentials"})
 NEVER_SCOPES: Final = frozenset({"tokens:introspect"})
 
 
-def read(body: Mapping[str, Any], *, scopes: Collection[str], grants: Collection[str]) -> Metadata:
-    """`scopes`, `grants`: those that this client may have beside what everybody may. Raises Invalid.
+def read(
+    body: Mapping[str, Any], *, scopes: Collection[str], grants: Collection[str], own: Collection[str]
+) -> Metadata:
+    """`scopes`, `grants`: those that this client may have beside what everybody may. `own`: permissions that it may
+    have without any user. Raises Invalid.
 
     RFC 7591 section 2: metadata that isn't understood is ignored; null stands for a member that is left out.
     """
@@ -44,12 +48,23 @@ def read(body: Mapping[str, Any], *, scopes: Collection[str], grants: Collection
     errors = []
     if not allowed.issuperset(metadata.scope):
         errors.append(FieldError("scope", "Holds more than this registration allows."))
-    refused = (NEVER | INVITED - frozenset(grants)) & set(metadata.grant_types)
-    if refused:
+    refused = (NEVER | INVITED) - frozenset(grants)
+    if not refused.isdisjoint(metadata.grant_types):
         errors.append(FieldError("grant_types", "Holds more than this registration allows."))
+    # A user bounds what a user's token covers. Nobody bounds this, so an admin gives it (`clients.reach`).
+    if "client_credentials" in metadata.grant_types and not (STANDARD_SCOPES | set(own)).issuperset(metadata.scope):
+        errors.append(FieldError("scope", "With client_credentials, permissions are an admin's to give."))
     if errors:
         raise Invalid(errors)
     return metadata
+
+
+def kept(wanted: Metadata, has: Metadata) -> Metadata:
+    """What a client wants to be from now on, with what an admin decided about it."""
+    decided = {name: getattr(has, name) for name in NOT_ITS_OWN}
+    if TOKEN_EXCHANGE not in wanted.grant_types:
+        decided["token_exchange"] = None
+    return replace(wanted, **decided)
 
 
 def give_token(row: ClientRow) -> str:

@@ -9,6 +9,7 @@ from tokenserver.clients import sector, self_registration
 from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.metadata import Metadata
 from tokenserver.clients.models import ClientRow
+from tokenserver.clients.reach import own_permissions
 from tokenserver.clients.registry import Client, described
 from tokenserver.errors import Invalid
 from tokenserver.oauth.endpoints.request import Server, json_answer
@@ -57,6 +58,7 @@ def view(server: Server) -> Response:
         read_object(),
         scopes=server.clients.permissions if invitation else (),
         grants=self_registration.INVITED if invitation else (),
+        own=(),
     )
     _prepare(server, metadata)
 
@@ -95,7 +97,9 @@ def _update(server: Server, client: Client, token: str) -> Response:
     if "client_secret" in body and not server.clients.is_secret_of(client, body["client_secret"]):
         raise InvalidClientMetadata("The client_secret is not the client's.")
     # No more than it has: nobody invites it a second time.
-    metadata = _metadata(body, scopes=client.scope, grants=client.grant_types)
+    own = own_permissions(server.clients.get(client.client_id))
+    wanted = _metadata(body, scopes=client.scope, grants=client.grant_types, own=own)
+    metadata = self_registration.kept(wanted, client.metadata)
     _prepare(server, metadata)
 
     def update(tx: Transaction, change: Change) -> tuple[ClientRow, str | None]:
@@ -123,10 +127,12 @@ def _prepare(server: Server, metadata: Metadata) -> None:
     _told(prepare)
 
 
-def _metadata(body: Mapping[str, Any], *, scopes: Collection[str], grants: Collection[str]) -> Metadata:
+def _metadata(
+    body: Mapping[str, Any], *, scopes: Collection[str], grants: Collection[str], own: Collection[str]
+) -> Metadata:
     if "software_statement" in body:
         raise InvalidSoftwareStatement
-    return _told(lambda: self_registration.read(body, scopes=scopes, grants=grants))
+    return _told(lambda: self_registration.read(body, scopes=scopes, grants=grants, own=own))
 
 
 def _told(work: Callable[[], T]) -> T:
