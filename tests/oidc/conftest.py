@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from tests.conftest import PASSWORD, Databases, RedisServer, _databases
 from tests.listeners import Authority, authority, listen
 from tests.oidc.suite import ISSUER, PERSON, Module, Provider, RelyingParty
+from tokenserver.access.permissions import USER
 from tokenserver.app import create_app
 from tokenserver.identity.models import User
 from tokenserver.tokens.models import AuthorizationCode, Session
@@ -45,6 +46,7 @@ def provide(
             email_verified=True,
         )
         rooms.database.write(lambda tx: rooms.people.add(tx, ann))
+        rooms.feed.change(lambda tx, change: rooms.rights.assign(tx, change, ann.id, USER, granted_by="cli"))
         rooms.database.write(lambda tx: tx.execute(update(User).values(phone_number_verified=True)))
         return provider
 
