@@ -395,8 +395,8 @@ def _who(world, method):
         return name, by_secret(rooms, client_id=name).form(), {}
     grant_types = ["password"] if method == "none" else ["client_credentials"]
     client = world.provider.client(
-        client_id=name, grant_types=grant_types, response_types=[], redirect_uris=[], scope=["openid", "posts:create"],
-        token_endpoint_auth_method=method,
+        client_id=name, grant_types=grant_types, response_types=[], redirect_uris=[],
+        scope=["openid", "posts:create"], token_endpoint_auth_method=method,
     )  # fmt: skip
     if method == "none":
         # client_credentials is for confidential clients.
