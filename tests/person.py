@@ -106,7 +106,9 @@ class Person:
     @classmethod
     def at(cls, origin: str, username: str, password: str = PASSWORD, **options: Any) -> Self:
         """`options`: of `httpx.Client`, such as `verify`."""
-        http = httpx.Client(timeout=30, trust_env=False, follow_redirects=False, **options)
+        # Nobody closes a person: they leave no connection open.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        http = httpx.Client(timeout=30, trust_env=False, follow_redirects=False, limits=limits, **options)
 
         def send(method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
             response = http.request(method, url, headers=headers, content=body)
@@ -127,6 +129,36 @@ class Person:
         """Signs in and consents (or denies) where asked, until the redirect URI. Raises Stuck."""
         choice = "consent-allow" if allow else "consent-deny"
         return self.walk(self.visit(url, redirect_uri), redirect_uri, ("login-submit", choice))
+
+    def sign_out(self, url: str, redirect_uri: str) -> Landing:
+        """Confirms where asked, and goes on to where a client wants them back. Raises Stuck."""
+        found = self.visit(url, redirect_uri)
+        if isinstance(found, Page) and found.form_with("logout-confirm"):
+            found = self.press(found, "logout-confirm", redirect_uri)
+        if isinstance(found, Page):
+            # Clients are told in iframes: a script, or the person, goes on afterwards.
+            onward = next((link for link in found.links if _same(link, redirect_uri)), None)
+            if onward is None:
+                raise Stuck(found)
+            return _landing(onward, redirect_uri, self.pressed)
+        return found
+
+    def connect(self, url: str, user_code: str) -> Page:
+        """Lets a device in (RFC 8628 section 3.3): signs in, types the code, allows it."""
+        page = self.page(url)
+        left = [
+            "login-submit",
+            "device-submit",
+            "device-submit",
+            "consent-allow",
+        ]  # the code is kept over the sign-in
+        while button := next((button for button in left if page.form_with(button)), None):
+            left.remove(button)
+            fields = {"user_code": user_code} if button == "device-submit" else {}
+            found = self.press(page, button, **fields)
+            assert isinstance(found, Page), found.url
+            page = found
+        return page
 
     def walk(self, found: "Page | Landing", redirect_uri: str, buttons: Iterable[str]) -> Landing:
         """Presses whichever of the buttons a page has, each at most once."""
@@ -194,13 +226,7 @@ class Person:
                 method, body = "GET", None
                 headers.pop("Content-Type", None)
             if redirect_uri is not None and _same(url, redirect_uri):
-                parts = urlsplit(url)
-                # Whatever the redirect URI had in its query is the client's own.
-                own = parse_qsl(urlsplit(redirect_uri).query, keep_blank_values=True)
-                query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair not in own]
-                pairs = query + parse_qsl(parts.fragment, keep_blank_values=True)
-                assert len(dict(pairs)) == len(pairs), f"a parameter twice: {url}"
-                return Landing(url, dict(pairs), self.pressed)
+                return _landing(url, redirect_uri, self.pressed)
         raise AssertionError(f"redirected {MOST_STEPS} times, at last to {url}")
 
 
@@ -213,6 +239,16 @@ def _same(url: str, redirect_uri: str) -> bool:
     """But for query and fragment."""
     one, other = urlsplit(url), urlsplit(redirect_uri)
     return one[:3] == other[:3]
+
+
+def _landing(url: str, redirect_uri: str, pressed: list[str]) -> Landing:
+    parts = urlsplit(url)
+    # Whatever the redirect URI had in its query is the client's own.
+    own = parse_qsl(urlsplit(redirect_uri).query, keep_blank_values=True)
+    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair not in own]
+    pairs = query + parse_qsl(parts.fragment, keep_blank_values=True)
+    assert len(dict(pairs)) == len(pairs), f"a parameter twice: {url}"
+    return Landing(url, dict(pairs), pressed)
 
 
 def _page(url: str, answer: Answer) -> Page:
