@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,16 +11,25 @@ from sqlalchemy import select, update
 from tests.conftest import PASSWORD, Databases, RedisServer, _databases
 from tests.listeners import Authority, authority, listen
 from tests.oidc.suite import ISSUER, PERSON, Module, Provider, RelyingParty
+from tokenserver.access.permissions import USER
 from tokenserver.app import create_app
 from tokenserver.identity.models import User
+from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.tokens.models import AuthorizationCode, Session
 
 __all__ = ["authority", "listen"]
 
 
+@pytest.fixture(scope="session")
+def ring(short_path: Path) -> Path:
+    """Of these tests alone: their clients make the server create keys of every algorithm."""
+    KeyRing(short_path / "oidc", jwks_max_age=300, token_lifetime=300).ensure("RS256")
+    return short_path / "oidc"
+
+
 @pytest.fixture(scope="module")
 def provide(
-    databases: Databases, redis_server: RedisServer, authority: Authority
+    databases: Databases, redis_server: RedisServer, authority: Authority, ring: Path
 ) -> Iterator[Callable[..., Provider]]:
     """Makes servers with a person `ann`, of whom every standard claim is known."""
     made: list[Provider] = []
@@ -27,6 +37,7 @@ def provide(
     def make(**options: Any) -> Provider:
         defaults = {
             "redis_url": redis_server.url(next(_databases)),
+            "keys_dir": ring,
             "issuer": ISSUER,
             "client_registration": "open",
             "fetch_private": "127.0.0.0/8",
@@ -45,6 +56,7 @@ def provide(
             email_verified=True,
         )
         rooms.database.write(lambda tx: rooms.people.add(tx, ann))
+        rooms.feed.change(lambda tx, change: rooms.rights.assign(tx, change, ann.id, USER, granted_by="cli"))
         rooms.database.write(lambda tx: tx.execute(update(User).values(phone_number_verified=True)))
         return provider
 

@@ -22,7 +22,7 @@ from flask import Flask
 from joserfc.jwk import RSAKey
 from werkzeug.test import TestResponse
 
-from tests.assertions import ABSENT, TYPE, signed
+from tests.assertions import TYPE, signed
 from tests.person import Landing, Page, Person, Stuck
 from tokenserver.app import rooms_of
 from tokenserver.rooms import Rooms
@@ -210,7 +210,7 @@ class RelyingParty:
     secret: str | None
     method: str
     redirect_uri: str = CALLBACK
-    key: RSAKey = field(default_factory=lambda: KEY)
+    key: Any = field(default_factory=lambda: KEY)
     registration: dict[str, Any] = field(default_factory=dict)
 
     def credentials(self, audience: str) -> dict[str, Any]:
@@ -229,9 +229,8 @@ class RelyingParty:
         }  # fmt: skip
         return self.signed(claims)
 
-    def signed(self, claims: Mapping[str, Any], **header: Any) -> str:
-        members = {"alg": "RS256", "kid": self.key.kid} | header
-        return signed({k: v for k, v in members.items() if v is not ABSENT}, dict(claims), self.key, "RS256")
+    def signed(self, claims: Mapping[str, Any], alg: str = "RS256", **header: Any) -> str:
+        return signed({"alg": alg, "kid": self.key.kid} | header, dict(claims), self.key, alg)
 
 
 class Provider:
