@@ -225,6 +225,11 @@ def test_after_an_emergency_nothing_issued_before_is_accepted(cli: Deployment, s
     assert server.statuses(server.login()) == {200}
     events = cli.sql("SELECT actor, reason FROM audit_events WHERE event = 'signing_key:rotated' ORDER BY at")
     assert events[-2:] == [("cli", "emergency")] * 2  # of both algorithms in the ring
+    # What the log says of the sessions holds after the cutoff is forgotten, too.
+    ends = cli.sql("SELECT end_reason, ended_at IS NULL FROM sessions ORDER BY created_at")
+    assert ends[-1] == (None, 1)
+    assert ("emergency", 0) in ends[:-1]
+    assert all(not live for _, live in ends[:-1])
 
 
 # the rest

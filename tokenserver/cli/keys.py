@@ -79,7 +79,7 @@ def _tell_servers(rooms: "Rooms", rotation: "Rotation", *, emergency: bool) -> N
             record(tx, Event.SIGNING_KEY_ROTATED, target=entry.kid, reason=reason, replaced=replaced)
         if emergency:
             change.note(Kind.KEYS_CHANGED)
-            change.note(Kind.EVERYTHING)
+            rooms.sessions.end_all(tx, change)
 
     rooms.feed.change(note)
 

@@ -30,6 +30,7 @@ class EndReason(StrEnum):
     CLIENT_DELETED = "client_deleted"
     CODE_REPLAYED = "code_replayed"
     CONSENT_WITHDRAWN = "consent_withdrawn"
+    EMERGENCY = "emergency"
 
 
 @dataclass(frozen=True)
@@ -211,16 +212,32 @@ class Sessions:
         for session in gone:
             change.note(Kind.SESSION, session)
             record(tx, Event.SESSION_ENDED, target=session, reason=reason.value)
-        self._announce(tx, gone)
+        if gone:
+            self._announce(tx, Session.id.in_(gone))
         return len(ended) + len(gone)
 
+    def end_all(self, tx: Transaction, change: Change) -> int:
+        """Everybody signs in again, in every browser too; how many sessions were live.
+
+        They may be many: it is one note and one event, however many. The note alone would not do, since it is
+        forgotten when the last token it is about has expired, and a session lives longer than that.
+        """
+        change.note(Kind.EVERYTHING)
+        self._announce(tx, Session.ended_at.is_(None))
+        fields = {"ended_at": utc_now(), "end_reason": EndReason.EMERGENCY.value}
+        tx.execute(update(RefreshFamily).where(RefreshFamily.ended_at.is_(None)).values(fields))
+        ended = tx.execute(update(Session).where(Session.ended_at.is_(None)).returning(Session.id).values(fields))
+        count = len(ended.all())
+        record(tx, Event.SESSION_ENDED, reason=EndReason.EMERGENCY.value, sessions=count)
+        return count
+
     @staticmethod
-    def _announce(tx: Transaction, ended: Sequence[UUID]) -> None:
+    def _announce(tx: Transaction, ended: ColumnElement[bool]) -> None:
         """In the transaction of the end: neither is there without the other."""
         taking_part = select(Session.id, Session.user_id, SessionClient.client_id).join(
             SessionClient, SessionClient.session_id == Session.id
         )
-        told = tx.execute(taking_part.where(Session.id.in_(ended))).all() if ended else ()
+        told = tx.execute(taking_part.where(ended)).all()
         if told:
             now = utc_now()
             at = {"attempts": 0, "due_at": now, "created_at": now}
