@@ -20,7 +20,7 @@ def commands():
     """Each `tokenserver …` of the documents once: lines of shell blocks, and code within sentences."""
     found = set()
     for document in DOCUMENTS:
-        shell = "\n".join(fence.text for fence in fences(document) if fence.language == "sh")
+        shell = "\n".join(fence.text for fence in fences(document) if fence.language == "sh").replace("\\\n", "")
         found |= set(re.findall(r"(?:^|\$\()(tokenserver [^)\n]+)", shell, re.MULTILINE))
         found |= set(re.findall(r"`(tokenserver [^`]+)`", prose(document)))
     return sorted(command for command in found if not PLACEHOLDER.search(command))

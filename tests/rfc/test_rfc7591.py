@@ -51,7 +51,7 @@ def registered(rooms: Rooms) -> int:
 
 def test_answer_holds_everything_that_was_registered(api: Api, rooms: Rooms, token: str):
     """RFC 7591 section 3.2.1; OIDC Registration section 3.2: defaults too, and nothing that isn't set."""
-    response = register(api, token, client_name="App", nonsense=1, **{"client_name#de": "Programm"}, logo_uri=None)
+    response = register(api, token, client_name="App", nonsense=1, **{"client_name#de": "Anwendung"}, logo_uri=None)
     body = granted(response, 201)
     assert (response.mimetype, response.headers["Cache-Control"]) == ("application/json", "no-store")
     assert body["client_secret"].startswith("cs_")

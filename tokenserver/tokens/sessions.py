@@ -212,8 +212,7 @@ class Sessions:
         for session in gone:
             change.note(Kind.SESSION, session)
             record(tx, Event.SESSION_ENDED, target=session, reason=reason.value)
-        if gone:
-            self._announce(tx, Session.id.in_(gone))
+        self._announce(tx, Session.id.in_(gone))
         return len(ended) + len(gone)
 
     def end_all(self, tx: Transaction, change: Change) -> int:
