@@ -75,8 +75,8 @@ def origin(provider, program):
         response_types=["code"],
         redirect_uris=[f"{origin}/private/callback"],
         post_logout_redirect_uris=[f"{origin}/public.html"],
-        # backchannel_logout_uri=f"{origin}/private/callback?logout=backchannel",
-        # backchannel_logout_session_required=True,
+        backchannel_logout_uri=f"{origin}/private/callback?logout=backchannel",
+        backchannel_logout_session_required=True,
         scope="openid profile email",
     )
     folder = Path(tempfile.mkdtemp(prefix="ts-apache-"))

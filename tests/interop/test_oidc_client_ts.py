@@ -115,6 +115,13 @@ def test_the_whole_story(provider, app, context, said):
     assert framed["profile"]["sid"] == user["profile"]["sid"]
     assert framed["access_token"] not in {user["access_token"], renewed["access_token"]}
 
+    # A browser keeps `__Host-` cookies only as they must be: Secure, for this host alone and the path `/`.
+    kept = {cookie["name"]: cookie for cookie in context.cookies(provider.issuer)}
+    assert kept.keys() >= {"__Host-session", "__Host-browser"}
+    assert all(name.startswith("__Host-") for name in kept)
+    assert kept["__Host-session"]["httpOnly"]
+    assert kept["__Host-session"]["sameSite"] == "Lax"
+
     page.evaluate("void manager.signoutRedirect({state: 'bye'})")
     page.wait_for_url(f"{app}/?**")
     page.evaluate(start, settings)
