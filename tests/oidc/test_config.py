@@ -30,5 +30,14 @@ def test_oidcc_discovery_endpoint_verification(provider):
     assert {"sub", "name", "email"} <= set(document["claims_supported"])
     assert "RS256" in document["request_object_signing_alg_values_supported"]
     assert isinstance(document["code_challenge_methods_supported"], list)
+    for name, value in document.items():
+        # As the schemas of RFC 8414 and OIDC Discovery have it: addresses, flags, lists of words.
+        is_address = name.endswith(("issuer", "_endpoint", "_uri", "_iframe"))
+        is_list = name.endswith(("_values_supported", "s_supported"))
+        assert isinstance(value, str if is_address else list if is_list else bool), name
+        if is_list:
+            assert value
+            assert all(isinstance(each, str) for each in value), name
+            assert len(set(value)) == len(value), name
     for name in ("ui_locales_supported", "claims_locales_supported"):
         assert all(LANGUAGE.fullmatch(each) for each in document.get(name, []))
