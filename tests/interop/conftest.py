@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,9 @@ class Story:
             stderr=subprocess.PIPE,
             text=True,
         )
+        # A device that nobody lets in would ask until its code expires.
+        watch = threading.Timer(60, process.kill)
+        watch.start()
         assert process.stdin
         assert process.stdout
         assert process.stderr
@@ -151,6 +155,7 @@ class Story:
                 process.stdin.flush()
             pytest.fail(f"{script}: {process.stderr.read()}")
         finally:
+            watch.cancel()
             process.kill()
             process.communicate()
 
