@@ -8,7 +8,7 @@ from joserfc import jwe
 from joserfc.jwk import ECKey, RSAKey
 
 from tests.answers import granted, refused
-from tests.conftest import Api
+from tests.conftest import Api, bearer
 from tests.oauth.conftest import Browser, answer, claims_of
 from tokenserver.clients.metadata import SIGNING_ALGS
 
@@ -91,3 +91,16 @@ def test_pairwise_subjects(api: Api, browser: Browser, site_of):
         assert "code" in answer(browser.authorize(site, prompt="none", id_token_hint=tokens["id_token"]))
         subjects.append(claims[0]["sub"])
     assert subjects[0] == subjects[1] != subjects[2]
+
+
+def test_there_is_one_only_where_openid_was_granted(api: Api, browser: Browser, site_of):
+    """PYSEC-2026-4359: the scope that counts is the granted one, not the one in the request."""
+    plain = site_of("plain", scope=["posts:create"], first_party=False)
+    assert answer(browser.authorize(plain, scope="openid posts:create"))["error"] == "invalid_scope"
+    site = site_of()
+    assert "id_token" not in granted(browser.redeem(site, browser.code(site, scope="posts:create")))
+    tokens = granted(browser.redeem(site, browser.code(site)))
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], **site.form}
+    narrowed = granted(api.token(None, **form, scope="posts:create"))
+    assert "id_token" not in narrowed
+    refused(api.http.get("/oauth/userinfo", headers=bearer(narrowed["access_token"])), 403, "insufficient_scope")

@@ -53,6 +53,7 @@ class FamilyMachine(RuleBasedStateMachine):
         self.in_grace = False
         self.ended = False
         self.saved = None
+        self.broken = False
 
     # What clients and operators do
 
@@ -61,7 +62,8 @@ class FamilyMachine(RuleBasedStateMachine):
         presented = max(1, self.newest - back)
         expected = self.predict(presented)
         given = self.present(presented, self.all_rooms[process])
-        assert given == expected, (presented, given, expected)
+        self.broken = given != expected
+        assert not self.broken, (presented, given, expected)
         if given is None:
             self.ended = True
         else:
@@ -165,6 +167,8 @@ class FamilyMachine(RuleBasedStateMachine):
         assert self.drained_up_to() <= self.newest
 
     def teardown(self):
+        if self.broken:
+            return  # what failed says more than what follows from it
         if not self.ended:
             # the honest client, last of all: its token works, whatever was lost
             assert self.present(self.newest, self.rooms) == self.newest + 1
