@@ -647,10 +647,11 @@ WRONG_METHODS = [
         f"{method} {path}",
         path,
         405,
-        "invalid_request" if path.startswith("/oauth/") else "method_not_allowed",
+        "invalid_request" if path.startswith("/oauth/") and path != "/oauth/logout" else "method_not_allowed",
         method,
         headers=BEARER,
         never=("{access}",),
+        page=path == "/oauth/logout",
     )
     for path, allowed in METHODS.items()
     for method in ("TRACE", "CONNECT", "PROPFIND", "FOO", "PATCH", "DELETE", "GET", "POST")

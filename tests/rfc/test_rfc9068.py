@@ -115,7 +115,8 @@ def test_forged_tokens_are_refused(api: Api, rooms: Rooms):
     signing_input, _, signature = token.rpartition(".")
     signer = rooms.keys.signer("RS256")
     public = rooms.keys.jwks_bytes
-    jwk = granted(api.http.get("/.well-known/jwks.json"))["keys"][0]
+    keys = granted(api.http.get("/.well-known/jwks.json"))["keys"]
+    jwk = next(key for key in keys if key["kid"] == header["kid"])
     pem = RSAKey.import_key(jwk).as_pem(private=False)
     now = int(time.time())
 
