@@ -359,3 +359,20 @@ def test_at_once_and_by_a_server_that_was_killed_in_between():
             assert claims["sid"] == sid
         rooms.database.engine.dispose()
         rooms.store.close()
+
+
+def test_an_emergency_tells_everybody_once(rooms, api):
+    """Whoever took part in a session that is live; of an earlier end they know."""
+    api.register()
+    for client_id in ("one", "two"):
+        register(rooms, client_id, f"https://{client_id}.example/logout")
+    _, first = joined(rooms, api, "one", "two")
+    _, second = joined(rooms, api, "two")
+    _, third = joined(rooms, api, "one")
+    end(rooms, session_id=third)
+    rooms.feed.change(rooms.sessions.end_all)
+    told = sorted((str(row.session_id), row.client_id) for row in deliveries(rooms))
+    parts = {(first, "one"), (first, "two"), (second, "two"), (third, "one")}
+    assert told == sorted((str(session), client) for session, client in parts)
+    assert rooms.feed.change(rooms.sessions.end_all) == 0
+    assert len(deliveries(rooms)) == 4

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tokenserver.audit.events import Event
@@ -222,11 +222,12 @@ class Sessions:
         forgotten when the last token it is about has expired, and a session lives longer than that.
         """
         change.note(Kind.EVERYTHING)
-        self._announce(tx, Session.ended_at.is_(None))
         fields = {"ended_at": utc_now(), "end_reason": EndReason.EMERGENCY.value}
         tx.execute(update(RefreshFamily).where(RefreshFamily.ended_at.is_(None)).values(fields))
         ended = tx.execute(update(Session).where(Session.ended_at.is_(None)).returning(Session.id).values(fields))
         count = len(ended.all())
+        # Only now are the rows locked, and nobody joins any more.
+        self._announce(tx, and_(*(getattr(Session, name) == value for name, value in fields.items())))
         record(tx, Event.SESSION_ENDED, reason=EndReason.EMERGENCY.value, sessions=count)
         return count
 
