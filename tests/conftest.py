@@ -21,6 +21,7 @@ import redis as redis_client
 import sqlalchemy
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings as hypothesis_settings
 from redis.connection import AbstractConnection
 from sqlalchemy import delete
 
@@ -37,6 +38,9 @@ EXTERNAL = os.environ.get("TOKENSERVER_TEST_DATABASE_URL", "")
 BACKENDS = ("sqlite", "postgresql", *(["external"] if EXTERNAL else []))
 PASSWORD = "correct horse 7 battery"
 ADMIN_PASSWORD = "first admin of the tests"
+
+# The same examples in every run, however slow the machine; `--hypothesis-profile=default` looks for others.
+hypothesis_settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ports import free_port
+
 COMMAND = Path(sys.executable).with_name("tokenserver")
 PASSWORD = "correct horse 7 battery"
 ADMIN_PASSWORD = "first admin of the tests"
-START_SECONDS = 60
-STOP_SECONDS = 20
+START_SECONDS = 120
+STOP_SECONDS = 60
 
 
 @dataclass
@@ -72,7 +73,7 @@ class LiveServer:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert status in {done.returncode, None}, f"tokenserver {' '.join(arguments)}: {done.stderr}"
@@ -133,18 +134,12 @@ def serving(**options: str) -> Iterator[LiveServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log_file: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with opener.open(f"{url}/readyz", timeout=5):
+            with opener.open(f"{url}/readyz", timeout=30):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)

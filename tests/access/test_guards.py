@@ -126,22 +126,31 @@ class TestOwnPermissions:
         refused(put_roles(api, token, user["id"], "moderator"), 403, "exceeds_own_permissions")
         assert granted(put_roles(api, token, user["id"], "writer"))["roles"] == ["writer"]
 
-    def test_what_was_lost_a_moment_ago_is_not_handed_on(self, api: Api, rooms: Rooms):
+    def test_what_was_lost_a_moment_ago_is_not_handed_on(
+        self, api: Api, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    ):
         """The caller was let in, and loses the right while their change waits for its turn."""
         token = holding(api, rooms, "giver", *PERMISSIONS)
         giver, user = user_id_of(rooms, "giver"), api.register("ann")
-        taken = Event()
+        taken, let_in = Event(), Event()
+        begin = rooms.feed.change
+
+        def begin_later(*arguments: Any) -> Any:
+            let_in.set()
+            return begin(*arguments)
+
+        monkeypatch.setattr(rooms.feed, "change", begin_later)
 
         def take_slowly(tx: Transaction, change: Change) -> None:
             rooms.rights.unassign(tx, change, giver, "giver")
             tx.flush()
             taken.set()
-            # Long enough for the other one to be let in, and to wait for this commit.
-            Event().wait(0.5)
+            assert let_in.wait(30)
+            Event().wait(0.2)  # most often, for the other one to wait for this commit
 
         with ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(rooms.feed.change, take_slowly)
-            taken.wait(5)
+            slow = pool.submit(begin, take_slowly)
+            assert taken.wait(30)
             refused(put_roles(api, token, user["id"], "moderator"), 403, "exceeds_own_permissions")
             slow.result()
         assert rooms.rights.of(user_id_of(rooms, "ann")).roles == ("user",)

@@ -254,7 +254,7 @@ class TestCreating:
 
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(rooms.database.write, slowly)
-            written.wait(5)
+            assert written.wait(30)
             with pytest.raises(Conflict) as caught:
                 rooms.database.write(lambda tx: roles.create(tx, name="Premium", own=None))
             slow.result()

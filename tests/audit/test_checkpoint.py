@@ -84,12 +84,12 @@ def test_a_transaction_that_has_not_ended_is_not_sealed(journal):
         record(tx, Event.USER_UPDATED)
         tx.flush()
         ready.set()
-        go.wait(10)
+        assert go.wait(30)
 
     journal.write()
     writer = threading.Thread(target=journal.database.write, args=(work,))
     writer.start()
-    assert ready.wait(10)
+    assert ready.wait(30)
     journal.sealer.seal()
     assert [position for position, _ in said(journal)["heads"].values()] == [1]
     go.set()

@@ -8,6 +8,7 @@ from threading import Barrier
 from typing import Any
 from uuid import UUID
 
+import pytest
 from flask import Flask
 
 from tests.answers import granted, refused, word
@@ -176,9 +177,9 @@ class TestLogin:
         api.register()
 
         def seconds(name: str) -> float:
-            started = time.perf_counter()
+            started = time.thread_time()  # whatever else the machine does
             refused(login(api, name, "wrong horse"), 401, "invalid_credentials")
-            return time.perf_counter() - started
+            return time.thread_time() - started
 
         seconds("warm-up")
         known, unknown = [], []
@@ -242,14 +243,19 @@ class TestLogin:
 
 
 class TestRefresh:
-    def test_works_when_the_access_token_has_expired(self, apps: Apps, api_of: ApiOf):
-        api = api_of(apps(access_token_ttl=2))
+    def test_works_when_the_access_token_has_expired(
+        self, apps: Apps, api_of: ApiOf, monkeypatch: pytest.MonkeyPatch
+    ):
+        app = apps()
+        api = api_of(app)
         tokens = api.signed_in()
         granted(api.me(tokens["access_token"]))
-        time.sleep(2.1)
-        refused(api.me(tokens["access_token"]), 401, "invalid_token")
-        body = {"refresh_token": tokens["refresh_token"]}
-        response = api.http.post("/auth/refresh", json=body, headers=bearer(tokens["access_token"]))
+        verifier = rooms_of(app).active_tokens.verifier
+        with monkeypatch.context() as later:
+            later.setattr(verifier, "_clock", lambda: time.time() + tokens["expires_in"] + verifier._leeway)
+            refused(api.me(tokens["access_token"]), 401, "invalid_token")
+            body = {"refresh_token": tokens["refresh_token"]}
+            response = api.http.post("/auth/refresh", json=body, headers=bearer(tokens["access_token"]))
         fresh = granted(response)
         assert fresh.keys() == tokens.keys()
         assert response.headers["Cache-Control"] == "no-store"

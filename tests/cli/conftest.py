@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tokenserver.cli import program
 from tokenserver.cli.command import run
 
@@ -28,7 +28,7 @@ COMMAND = Path(sys.executable).with_name("tokenserver")
 PASSWORD = "correct horse 7 battery"
 ADMIN_PASSWORD = "first admin of the tests"
 ALG = "EdDSA"  # its keys are made and loaded much faster than RSA's
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
@@ -36,12 +36,6 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> No
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes() -> dict[int, tuple[int, str]]:

@@ -354,7 +354,7 @@ def test_what_never_answers_is_given_up(deployment: Deployment):
         )
     finally:
         end()
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert faults.keys() == {"database", "redis", "server"}
 
 

@@ -46,7 +46,7 @@ def test_the_documents_name_commands():
 def test_commands_parse(command):
     """Its own help is shown, which click does only after it has understood the options before."""
     arguments = [*shlex.split(command)[1:], "--help"]
-    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Usage: tokenserver {' '.join(_words(arguments))}".rstrip())
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from tests.docs.fences import README, ROOT, marked
-from tests.live_server import LiveServer, free_port
+from tests.live_server import LiveServer
+from tests.ports import free_port
 
 PRINTED_ADDRESS = "http://127.0.0.1:8000"
 
@@ -27,7 +28,7 @@ def paste(live_server: LiveServer, *marks: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,12 +92,14 @@ def resource(live_server):
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
+        deadline = time.monotonic() + 60
+        while True:
             try:
-                httpx.get(url, trust_env=False)
+                httpx.get(url, timeout=30, trust_env=False)
                 break
             except httpx.TransportError:
                 assert process.poll() is None, "the example does not start"
+                assert time.monotonic() < deadline
                 time.sleep(0.05)
         yield url
     finally:
@@ -108,7 +111,7 @@ class TestExample:
     @staticmethod
     def call(method, url, token=None):
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.request(method, url, headers=headers, trust_env=False)
+        return httpx.request(method, url, headers=headers, timeout=30, trust_env=False)
 
     def test_a_good_token(self, resource, live_server, token):
         response = self.call("GET", f"{resource}/me", token)

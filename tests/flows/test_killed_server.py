@@ -36,7 +36,7 @@ def test_every_answered_request_is_in_the_log_and_in_the_counts(server):
     with ThreadPoolExecutor(6) as pool:
         asking = [pool.submit(ask, token) for token in (admin, admin, admin, user, user, user)]
         while len(answered[200]) + len(answered[403]) < 150:
-            pass
+            time.sleep(0.005)
         server.kill()
         killed = True
         for each in asking:
@@ -59,7 +59,7 @@ def test_every_answered_request_is_in_the_log_and_in_the_counts(server):
     # What was recorded and not answered any more: at most what was under way.
     assert len(logged["success"]) + len(logged["denied"]) <= len(answered[200]) + len(answered[403]) + 6
     assert (keys["allowed"], keys["denied"]) == (len(logged["success"]), len(logged["denied"]))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not json.loads(server.run("audit", "verify", "--json", status=None))["ok"]:
         assert time.monotonic() < deadline, server.run("audit", "verify", status=None)
         time.sleep(0.2)  # the new server has not made its first checkpoint yet

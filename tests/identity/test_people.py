@@ -32,7 +32,7 @@ def test_name_that_is_taken_between_the_look_and_the_write(rooms: Rooms, first: 
 
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(rooms.database.write, add_slowly)
-        written.wait(5)
+        assert written.wait(30)
         with pytest.raises(Conflict) as caught:
             rooms.database.write(lambda tx: rooms.people.add(tx, users[1]))
         slow.result()

@@ -9,7 +9,7 @@ from joserfc.jwk import KeySet
 
 @pytest.fixture(scope="module")
 def keys(live_server):
-    response = httpx.get(f"{live_server.url}/.well-known/jwks.json", trust_env=False)
+    response = httpx.get(f"{live_server.url}/.well-known/jwks.json", timeout=30, trust_env=False)
     return KeySet.import_key_set(response.raise_for_status().json())
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import unavailable
-from tests.live_server import free_port
 from tests.person import Page, Stuck
+from tests.ports import free_port
 
 MODULES = Path("/usr/lib/apache2/modules")
 NEEDED = ("mpm_event", "authn_core", "authz_core", "authz_user", "include", "mime", "dir", "auth_openidc")
@@ -53,7 +53,7 @@ OIDCPassClaimsAs environment
 SEEN = (
     """<p id="email"><!--#echo var="OIDC_CLAIM_email" --></p><p id="name"><!--#echo var="OIDC_CLAIM_name" --></p>"""
 )
-SECONDS = 20
+SECONDS = 60
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def verify(node_folder, live_server):
             input=token,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ FLAGS = (
     "--disable-sync",
     "--no-proxy-server",
 )
-SECONDS = 10
+SECONDS = 60
 
 
 @pytest.fixture(scope="module")

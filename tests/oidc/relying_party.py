@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,11 +17,10 @@ class Received:
     path: str
     content_type: str
     form: dict[str, list[str]]
-    at: float = field(default_factory=time.monotonic)
 
 
 class RelyingParty(ThreadingHTTPServer):
-    """`status`: of its answers; `slowness`: seconds until each."""
+    """`status`: of its answers; `slowness`: seconds until each; `may_answer`: while it is not set, none comes."""
 
     daemon_threads = True
     block_on_close = False
@@ -30,6 +29,8 @@ class RelyingParty(ThreadingHTTPServer):
         self.received: list[Received] = []
         self.status = 200
         self.slowness = 0.0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
@@ -48,6 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         form = parse_qs(body, keep_blank_values=True)
         self.server.received.append(Received(self.path, self.headers["Content-Type"], form))
         time.sleep(self.server.slowness)
+        self.server.may_answer.wait(60)
         self.send_response(self.server.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -63,11 +65,12 @@ def relying_party(port: int = 0) -> Iterator[RelyingParty]:
     try:
         yield server
     finally:
+        server.may_answer.set()
         server.shutdown()
         server.server_close()
 
 
-def wait_until(there: Callable[[], Any], seconds: float = 10, every: Callable[[], object] | None = None) -> Any:
+def wait_until(there: Callable[[], Any], seconds: float = 60, every: Callable[[], object] | None = None) -> Any:
     """What `there` answers, as soon as it is something. `every`: to be done again and again meanwhile."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import func, select, update
 
 from tests.conftest import ADMIN_PASSWORD, bearer
-from tests.live_server import PASSWORD, free_port, serving
+from tests.live_server import PASSWORD, serving
 from tests.oidc.relying_party import relying_party, wait_until
+from tests.ports import free_port
 from tokenserver.app import create_app, rooms_of
 from tokenserver.background import Background
 from tokenserver.config import Settings
+from tokenserver.oauth import backchannel_logout
 from tokenserver.oauth.backchannel_logout import CLAIM_SECONDS, PAUSES
 from tokenserver.storage.sql import utc_now
 from tokenserver.tokens.models import LogoutDelivery, SessionClient
@@ -77,8 +79,8 @@ def settled(rooms, attempts):
 
     def look():
         row = deliveries(rooms)[0]
-        at_rest = row.due_at - utc_now() < timedelta(seconds=CLAIM_SECONDS - 10) or row.attempts > 3
-        return row if row.attempts == attempts and at_rest else None
+        claimed = row.due_at - utc_now() <= timedelta(seconds=CLAIM_SECONDS)
+        return row if row.attempts == attempts and not claimed else None
 
     return wait_until(look, every=rooms.backchannel_logout.deliver)
 
@@ -113,7 +115,7 @@ def test_logout_token(app, rooms, api, listening):
     assert jwt.get_unverified_header(token)["typ"] == "logout+jwt"
     claims = read(app, token, "shop", "ES256")
     iat, exp = claims.pop("iat"), claims.pop("exp")
-    assert abs(iat - time.time()) < 5
+    assert abs(iat - time.time()) < 60
     assert 0 < exp - iat <= 120
     # Nothing else: above all no nonce.
     assert claims == {
@@ -224,8 +226,11 @@ def test_join_once_and_only_what_is_live(app, apps, rooms, api):
 
 
 @one_backend
-def test_told_again_until_it_knows(app, rooms, api, listening):
+def test_told_again_until_it_knows(app, rooms, api, listening, monkeypatch):
     """Section 2.5 leaves it to the OP: down, broken, refusing, slow; with growing pauses, under one `jti`."""
+    assert tuple(sorted(PAUSES)) == PAUSES
+    pauses = (1000, 2000, 3000)  # none ends before a slow machine has looked
+    monkeypatch.setattr(backchannel_logout, "PAUSES", pauses)
     api.register()
     port = free_port()
     register(rooms, "shop", f"http://127.0.0.1:{port}/gone")
@@ -233,14 +238,14 @@ def test_told_again_until_it_knows(app, rooms, api, listening):
     end(rooms, session_id=sid)
 
     # Nobody there.
-    assert timedelta(0) < settled(rooms, 1).due_at - utc_now() <= timedelta(seconds=PAUSES[0])
+    assert timedelta(0) < settled(rooms, 1).due_at - utc_now() <= timedelta(seconds=pauses[0])
     with relying_party(port) as shop:
         for attempt, status in ((2, 500), (3, 400)):
             shop.status = status
             make_due(rooms)
             due_at = settled(rooms, attempt).due_at
-            pause = PAUSES[attempt - 1]
-            assert timedelta(seconds=pause - 3) < due_at - utc_now() <= timedelta(seconds=pause)
+            pause = pauses[attempt - 1]
+            assert timedelta(seconds=pause - 500) < due_at - utc_now() <= timedelta(seconds=pause)
         shop.status = 204
         make_due(rooms)
         wait_until(lambda: not deliveries(rooms), every=rooms.backchannel_logout.deliver)
@@ -266,19 +271,22 @@ def test_told_again_until_it_knows(app, rooms, api, listening):
 @one_backend
 def test_nobody_waits_for_who_does_not_answer(app, rooms, api, listening):
     api.register()
+    rooms.fetcher.seconds = 60
     with relying_party() as slow:
-        slow.slowness = 3
+        slow.may_answer.clear()
         for number in range(3):
             register(rooms, f"slow-{number}", slow.url)
         register(rooms, "shop", listening.url)
         clients = [*(f"slow-{number}" for number in range(3)), "shop"]
         for _ in range(5):
             end(rooms, session_id=joined(rooms, api, *clients)[1])
-        began = time.monotonic()
         wait_until(lambda: len(listening.received) == 5, every=rooms.backchannel_logout.deliver)
-        assert time.monotonic() - began < 2
         # One at a time for each.
+        wait_until(lambda: len(slow.received) >= 3)
         assert len(slow.received) == 3
+        slow.may_answer.set()
+        wait_until(lambda: not deliveries(rooms), every=rooms.backchannel_logout.deliver)
+        assert len(slow.received) == 15
 
 
 @one_backend
@@ -340,21 +348,19 @@ def test_at_once_and_by_a_server_that_was_killed_in_between():
                 tokens = server.post("/auth/login", json={"login": "ann", "password": PASSWORD})
                 sid = UUID(rooms.active_tokens.verifier.verify(tokens["access_token"]).sid)
                 rooms.database.write(lambda tx: rooms.sessions.join(tx, sid, "shop"))
-                began = time.monotonic()
                 end(rooms, session_id=sid)
-                return began, str(sid)
+                return str(sid)
 
-            began, _ = logout()
-            wait_until(lambda: shop.received)
-            assert shop.received[0].at - began < 1
-        _, sid = logout()
+            logout()
+            wait_until(lambda: shop.received, seconds=CLAIM_SECONDS / 2)
+        sid = logout()
         # It failed, and is due again soon: killed in the midst of an attempt, it would be due in a minute.
         soon = timedelta(seconds=CLAIM_SECONDS / 2)
         wait_until(lambda: [row for row in deliveries(rooms) if row.attempts and row.due_at < utc_now() + soon])
         server.kill()
         with relying_party(port) as shop:
             server.start()
-            wait_until(lambda: shop.received, seconds=CLAIM_SECONDS / 2)
+            wait_until(lambda: shop.received, seconds=2 * CLAIM_SECONDS)
             claims = jwt.decode(shop.received[0].form["logout_token"][0], options={"verify_signature": False})
             assert claims["sid"] == sid
         rooms.database.engine.dispose()

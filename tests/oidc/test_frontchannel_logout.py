@@ -74,7 +74,7 @@ def test_page_goes_on_when_all_have_loaded_or_after_three_seconds(browser):
 
     def gone(*steps):
         asked = json.dumps({"script": script, "href": BACK, "steps": steps})
-        done = subprocess.run(["node", RUN], input=asked, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(["node", RUN], input=asked, capture_output=True, text=True, timeout=120, check=True)
         return json.loads(done.stdout)
 
     assert gone() == []

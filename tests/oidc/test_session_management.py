@@ -35,7 +35,7 @@ def ask():
             "messages": [{"data": data, "origin": origin} for data, origin in messages],
         }
         done = subprocess.run(
-            ["node", RUN], input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=True
+            ["node", RUN], input=json.dumps(asked), capture_output=True, text=True, timeout=120, check=True
         )
         return json.loads(done.stdout)
 

@@ -555,7 +555,7 @@ def run_at_once(folder: Path, moment: float, commands: list[list[str]]) -> list[
         for process in processes:
             assert process.stdout.readline() == "ready\n"
         gate.touch()
-        return [process.communicate(timeout=60)[0].strip() for process in processes]
+        return [process.communicate(timeout=120)[0].strip() for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -140,7 +140,7 @@ class TestHTTP:
         self, application: Application, make_verifier: Callable[..., Verifier], key_server: Any, mint: Mint
     ) -> None:
         may_go_on = Event()
-        key_server.before = lambda: may_go_on.wait(5)
+        key_server.before = lambda: may_go_on.wait(30)
         middleware = ASGIVerifier(application, make_verifier(keys=JWKSKeys(f"{key_server.url}/jwks")))
 
         async def receive() -> Message:

@@ -295,17 +295,15 @@ class TestThreads:
 
         def hang() -> None:
             reached.set()
-            may_go_on.wait(10)
+            assert may_go_on.wait(30)
 
         key_server.before = hang
         clock.now += 300
         with ThreadPoolExecutor(1) as threads:
             slow = threads.submit(keys.find, "rs")
-            assert reached.wait(10)
-            started = time.monotonic()
+            assert reached.wait(30)
             assert keys.find("rs")
             assert keys.find("unknown") is None
-            assert time.monotonic() - started < 1
             assert not slow.done()
             may_go_on.set()
             assert slow.result()
@@ -448,15 +446,15 @@ class TestFetch:
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             fetch(f"{key_server.url}/slow", timeout=0.3)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 25  # all of it would take 50
 
     def test_a_server_that_hangs_is_left(self, key_server: Any) -> None:
         gone = Event()
-        key_server.before = lambda: gone.wait(5)
+        key_server.before = lambda: gone.wait(50)
         started = time.monotonic()
         with pytest.raises(OSError, match="timed out"):
             fetch(f"{key_server.url}/jwks", timeout=0.2)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 25
         gone.set()
 
     def test_plain_http_never_takes_a_proxy(
