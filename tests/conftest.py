@@ -30,6 +30,7 @@ from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import FeedRow
+from tokenserver.storage.redis_node import PAUSE_SECONDS
 from tokenserver.storage.redis_server import Program
 from tokenserver.web import request_context
 
@@ -83,6 +84,7 @@ class RedisServer:
             except redis_client.ConnectionError:
                 time.sleep(0.02)
         client.close()
+        time.sleep(PAUSE_SECONDS)  # only then does a server ask again that met it while it was away
 
     def stop(self, *, kill: bool = False) -> None:
         if self.process is not None:

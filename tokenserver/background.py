@@ -23,6 +23,7 @@ logger = logging.getLogger("tokenserver.background")
 
 DRAIN_SECONDS: Final = 0.1
 LOGOUT_SECONDS: Final = 0.2
+FOLLOW_SECONDS: Final = 1.0
 RECONCILE_SECONDS: Final = 1.0
 KEYS_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 60.0
@@ -42,6 +43,7 @@ class Background:
         chores: tuple[tuple[Callable[[], object], float], ...] = (
             (self._drain, DRAIN_SECONDS),
             (self._tell_of_logouts, LOGOUT_SECONDS),
+            (self._follow, FOLLOW_SECONDS),
             (self._reconcile, RECONCILE_SECONDS),
             (self._keys, KEYS_SECONDS),
             (self._seal, SEAL_SECONDS),
@@ -85,6 +87,10 @@ class Background:
     def _tell_of_logouts(self) -> None:
         if self._rooms.checkpoints.leading:
             self._rooms.backchannel_logout.deliver()
+
+    def _follow(self) -> None:
+        """In every process, whoever leads: what it knows is what it answers by."""
+        self._rooms.feed.follow()
 
     def _reconcile(self) -> None:
         """What was committed since the last time; everything, after a failure and when this process begins to

@@ -119,9 +119,10 @@ def _database_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    schemes = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
-    if not value.startswith(schemes):
-        raise ValueError("must start with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    if not re.match(r"(rediss?(\+sentinel|\+cluster)?|unix)://", value):
+        raise ValueError(
+            "must start with redis://, unix://, redis+sentinel:// or redis+cluster://, or with rediss for TLS"
+        )
     return _with_usable_port(value)
 
 
@@ -179,8 +180,8 @@ class Settings:
     redis_url: str = _option(
         "",
         _redis_url,
-        "`redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/db`, "
-        "`redis+cluster://host:port,host:port`.",
+        "`redis://`, `unix://`, `redis+sentinel://host:port,host:port/service/db`, "
+        "`redis+cluster://host:port,host:port`; with TLS `rediss://`, `rediss+sentinel://`, `rediss+cluster://`.",
         shown="embedded Redis in the data folder, append-only file on",
         secret=True,
     )
@@ -431,5 +432,5 @@ def _sql_has_tls(url: str) -> bool:
 
 
 def _redis_has_tls(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme in {"rediss", "unix"} or parse_qs(parts.query).get("ssl", [""])[0] == "true"
+    """Or never leaves the machine."""
+    return urlsplit(url).scheme.partition("+")[0] in {"rediss", "unix"}

@@ -90,4 +90,4 @@ def dump(rooms: Rooms) -> dict[str, list[str]]:
         tables = Base.metadata.sorted_tables
         return {table.name: sorted(repr(row) for row in tx.execute(select(table))) for table in tables}
 
-    return rooms.database.read(rows) | {"redis": [repr(rooms.store.ask(lambda c: c.hgetall("ts:{0}:state")))]}
+    return rooms.database.read(rows) | {"redis": [repr(rooms.store.ask(0, lambda c: c.hgetall("ts:{0}:state")))]}

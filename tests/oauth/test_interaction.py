@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Apps
+from tests.redis_access import raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.errors import StoreUnavailable, TooManyRequests
 from tokenserver.oauth.errors import InvalidRequest
@@ -46,8 +47,8 @@ def test_it_can_be_replaced_until_it_ends(rooms: Rooms):
     changed = Interaction(begun.id, begun.began_at, begun.resume, begun.client_id, {"consent": "allowed"})
     interactions.replace(changed, BROWSER)
     assert interactions.find(begun.id, BROWSER) == changed
-    (key,) = (key for key in rooms.store.client.keys("*") if ":i:" in key)
-    assert 3000 < rooms.store.client.ttl(key) <= 3600
+    (key,) = (key for key in raw_redis(rooms.store).keys("*") if ":i:" in key)
+    assert 3000 < raw_redis(rooms.store).ttl(key) <= 3600
     interactions.end(begun.id)
     interactions.replace(changed, BROWSER)
     assert interactions.find(begun.id, BROWSER) is None
@@ -55,7 +56,7 @@ def test_it_can_be_replaced_until_it_ends(rooms: Rooms):
 
 def test_a_dump_of_redis_holds_nothing_to_go_on_with(rooms: Rooms):
     begun = begin(rooms.interactions)
-    store = rooms.store.client
+    store = raw_redis(rooms.store)
     (key,) = (key for key in store.keys("*") if ":i:" in key)
     assert begun.id not in key
     assert BROWSER not in key + store.get(key)

@@ -4,17 +4,22 @@ import shutil
 import threading
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from tests.redis_access import forget_states, raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.background import Background
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.feed import FEED_KEY, STATE_KEY, Change, Kind, ServerState
+from tokenserver.storage.feed import FIRST_STATE, NOTHING, Change, Kind, ServerState, feed_key, state_key
 from tokenserver.tokens.sessions import EndReason
 
 
 def is_known(rooms, subject):
     return rooms.collaborators.revocation.is_revoked(issued_at=0, token_id=subject)
+
+
+def epochs(rooms):
+    return [mark.epoch for mark in rooms.feed.known()]
 
 
 def deny(rooms, subject):
@@ -54,17 +59,20 @@ def test_an_emptied_redis_is_written_again_from_sql(apps, loss):
     here, there = rooms_of(apps()), rooms_of(apps())
     there.feed.sync()
     deny(here, "t1")
-    client = here.store.unverified
+    client = raw_redis(here.store)
     if loss == "flushdb":
         client.flushdb()
     elif loss == "state":
-        client.delete(STATE_KEY)
+        forget_states(here.store)
     else:
-        client.hset(STATE_KEY, "epoch", "of another deployment")
+        for bucket in here.store.buckets:
+            client.hset(state_key(bucket), "epoch", "of another deployment")
     there.feed.sync()
     assert is_known(there, "t1")
-    here.feed.sync()
-    assert here.feed.epoch == there.feed.epoch == client.hget(STATE_KEY, "epoch")
+    for bucket in here.store.buckets:
+        here.feed.sync(bucket)
+        there.feed.sync(bucket)
+        assert here.feed.epoch(bucket) == there.feed.epoch(bucket) == client.hget(state_key(bucket), "epoch")
 
 
 def test_sql_restored_from_elsewhere_is_noticed_at_the_start_of_a_process(apps):
@@ -73,7 +81,8 @@ def test_sql_restored_from_elsewhere_is_noticed_at_the_start_of_a_process(apps):
     here.database.write(lambda tx: tx.execute(update(ServerState).values(epoch="another")))
     there = rooms_of(apps())
     there.feed.sync()
-    assert there.feed.epoch not in {"another", here.feed.epoch}
+    assert there.feed.is_informed
+    assert not set(epochs(there)) & {"another", *filter(None, epochs(here))}
 
 
 def test_an_entry_whose_writer_died_before_mirroring_is_mended(apps):
@@ -137,26 +146,44 @@ def test_nothing_is_purged_before_it_was_mirrored(apps):
 
 def test_the_stream_does_not_grow_for_ever(rooms):
     rooms.feed.sync()
-    client = rooms.store.unverified
-    client.delete(FEED_KEY)
+    client = raw_redis(rooms.store)
+    client.delete(feed_key(0))
     with client.pipeline() as pipeline:
         for i in range(500):
-            pipeline.xadd(FEED_KEY, {"e": "[]"}, id=f"{i + 1}-0")
+            pipeline.xadd(feed_key(0), {"e": "[]"}, id=f"{i + 1}-0")
         pipeline.execute()
     deny(rooms, "t1")
-    assert client.xlen(FEED_KEY) < 200
+    assert client.xlen(feed_key(0)) < 200
 
 
-def test_a_process_that_slept_through_the_retention_reads_sql(apps, monkeypatch):
+@pytest.mark.parametrize("then", ["nothing", "one more"])
+def test_who_missed_entries_that_the_stream_has_forgotten_reads_sql(apps, then):
+    """It slept for longer than the stream remembers, or Redis was told to evict."""
     here, there = rooms_of(apps()), rooms_of(apps())
-    there.feed.sync()
+    there.feed.follow()
     deny(here, "t1")
-    here.store.unverified.xtrim(FEED_KEY, maxlen=0)
-    deny(here, "t2")
-    there.feed._synced_at -= there.feed.retention_ms
+    for bucket in here.store.buckets:
+        raw_redis(here.store).delete(feed_key(bucket))
+    if then == "one more":
+        deny(here, "t2")
     there.feed.sync()
     assert is_known(there, "t1")
-    assert is_known(there, "t2")
+    assert is_known(there, "t2") == (then == "one more")
+
+
+def test_a_process_that_hears_a_replaced_master_finds_out_from_sql(apps):
+    """The network is split: what this process reads stands still, and the others went on elsewhere."""
+    here = rooms_of(apps())
+    here.feed.follow()
+    assert NOTHING not in here.feed.known()
+    change = update(ServerState).values(epoch="of the successor")
+    here.database.write(lambda tx: tx.execute(change))
+    here.feed.follow()
+    assert set(here.feed.known()) == {NOTHING}
+    here.feed.follow()
+    states = here.database.read(lambda tx: tx.scalars(select(ServerState).order_by(ServerState.id)).all())
+    assert [state.epoch for state in states] == epochs(here)
+    assert states[0].id == FIRST_STATE
 
 
 def test_readers_never_meet_a_moment_of_forgetting(rooms):
@@ -172,7 +199,7 @@ def test_readers_never_meet_a_moment_of_forgetting(rooms):
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(30):
-        rooms.store.unverified.flushdb()
+        raw_redis(rooms.store).flushdb()
         rooms.feed.sync()
     stop.set()
     reader.join()
@@ -210,7 +237,7 @@ class TestRedisProcess:
         chain = [rotated["refresh_token"]]
         rooms = rooms_of(app)
         rooms_of(other).feed.sync()
-        client = rooms.store.unverified
+        client = raw_redis(rooms.store)
         client.save()
         shutil.copy(own_redis.folder / "dump.rdb", own_redis.folder / "old.rdb")
 
@@ -221,7 +248,8 @@ class TestRedisProcess:
         own_redis.stop(kill=True)
         shutil.copy(own_redis.folder / "old.rdb", own_redis.folder / "dump.rdb")
         own_redis.start()
-        assert client.hget(STATE_KEY, "epoch") == rooms.feed.epoch  # nothing in it looks suspicious
+        # nothing in it looks suspicious
+        assert client.hget(state_key(0), "epoch") == rooms.feed.epoch(0)
 
         for process in (api_of(other), api, api_of(apps())):
             assert process.me(revoked["access_token"]).status_code == 401
@@ -235,9 +263,9 @@ class TestRedisProcess:
         app = apps()
         api = api_of(app)
         tokens = api.signed_in()
-        rooms_of(app).store.unverified.config_set("maxmemory", "1")
+        raw_redis(rooms_of(app).store).config_set("maxmemory", "1")
         assert api.refresh(tokens["refresh_token"]).status_code == 503
-        rooms_of(app).store.unverified.config_set("maxmemory", "0")
+        raw_redis(rooms_of(app).store).config_set("maxmemory", "0")
         assert api.refresh(tokens["refresh_token"]).status_code == 200
 
     @pytest.mark.parametrize("path", ["/users/me", "/auth/refresh", "/oauth/token", "/oauth/introspect", "/readyz"])

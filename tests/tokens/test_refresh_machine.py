@@ -20,13 +20,13 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select, update
 
+from tests.redis_access import forget_states, raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.errors import Refused
 from tokenserver.identity.models import User
 from tokenserver.oauth.grants.request import TokenRequest
-from tokenserver.storage.feed import family_key
 from tokenserver.tokens.models import RefreshFamily
-from tokenserver.tokens.refresh_token import ROTATIONS_KEY
+from tokenserver.tokens.refresh_token import rotations_key
 from tokenserver.tokens.sessions import EndReason, SignIn
 
 
@@ -100,10 +100,10 @@ class FamilyMachine(RuleBasedStateMachine):
     def time_passes(self):
         """The grace is over, whoever remembers when it began."""
         self.drain()
-        self.rooms.store.unverified.eval(
+        raw_redis(self.rooms.store).eval(
             "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'r', -11000) end",
             1,
-            family_key(self.family_id),
+            self.rooms.feed.family_key(self.family_id),
         )
         at = self.rooms.database.read(lambda tx: tx.get(RefreshFamily, self.family_id)).rotated_at
         statement = (
@@ -128,7 +128,7 @@ class FamilyMachine(RuleBasedStateMachine):
 
     @rule()
     def drain(self):
-        while self.rooms.store.unverified.xlen(ROTATIONS_KEY):
+        while raw_redis(self.rooms.store).xlen(rotations_key(self.rooms.feed.bucket_of(self.family_id))):
             for rooms in self.all_rooms:  # one of them has the lease
                 rooms.checkpoints.drain()
         if self.redis is not None:
@@ -139,28 +139,29 @@ class FamilyMachine(RuleBasedStateMachine):
 
     @rule()
     def redis_is_emptied(self):
-        self.rooms.store.unverified.flushdb()
+        raw_redis(self.rooms.store).flushdb()
         self.redis, self.verified = None, False
 
     @rule()
     def redis_restarts(self):
         """With all that it held."""
-        self.rooms.store.unverified.delete("ts:{0}:state")
+        forget_states(self.rooms.store)
         self.verified = False
 
     @precondition(lambda self: self.redis is not None and not self.ended)
     @rule()
     def redis_is_copied(self):
-        self.saved = self.rooms.store.unverified.hgetall(family_key(self.family_id)), self.redis
+        self.saved = raw_redis(self.rooms.store).hgetall(self.rooms.feed.family_key(self.family_id)), self.redis
 
     @precondition(lambda self: self.saved is not None and not self.ended)
     @rule()
     def redis_goes_back(self):
         """A failover to a replica that lagged, which its new connections give away."""
         fields, generation = self.saved
-        client = self.rooms.store.unverified
-        client.delete(family_key(self.family_id), "ts:{0}:state")
-        client.hset(family_key(self.family_id), mapping=fields)
+        client = raw_redis(self.rooms.store)
+        forget_states(self.rooms.store)
+        client.delete(self.rooms.feed.family_key(self.family_id))
+        client.hset(self.rooms.feed.family_key(self.family_id), mapping=fields)
         self.redis, self.verified = generation, False
 
     # What must hold whatever happens

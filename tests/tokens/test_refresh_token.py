@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
+from tests.redis_access import forget_states, raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
-from tokenserver.storage.feed import STATE_KEY, family_key
 from tokenserver.tokens import checkpoints
 from tokenserver.tokens.models import RefreshFamily, Session
-from tokenserver.tokens.refresh_token import Outcome
+from tokenserver.tokens.refresh_token import Outcome, rotations_key
 
 
 def family_of(rooms, token):
@@ -36,7 +36,7 @@ def is_refused(response):
 
 def age(rooms, token, *, ms):
     """Let the last rotation of a token's family lie further back."""
-    rooms.store.unverified.hincrby(family_key(family_of(rooms, token)), "r", -ms)
+    raw_redis(rooms.store).hincrby(rooms.feed.family_key(family_of(rooms, token)), "r", -ms)
 
 
 class TestToken:
@@ -74,8 +74,8 @@ class TestToken:
     def test_redis_holds_nothing_that_can_be_spent(self, api, rooms):
         token = api.signed_in()["refresh_token"]
         refreshed(api, token)
-        dump = repr([rooms.store.unverified.hgetall(key) for key in rooms.store.unverified.keys("ts:*f:*")])
-        assert family_of(rooms, token).hex in repr(rooms.store.unverified.keys("ts:*f:*"))
+        dump = repr([raw_redis(rooms.store).hgetall(key) for key in raw_redis(rooms.store).keys("ts:*f:*")])
+        assert family_of(rooms, token).hex in repr(raw_redis(rooms.store).keys("ts:*f:*"))
         assert token[25:] not in dump
 
 
@@ -90,16 +90,16 @@ class TestRotation:
 
     def test_the_hash_in_redis_does_not_grow(self, api, rooms):
         token = api.signed_in()["refresh_token"]
-        key = family_key(family_of(rooms, token))
+        key = rooms.feed.family_key(family_of(rooms, token))
         token = refreshed(api, token)["refresh_token"]
-        before = len(rooms.store.unverified.hgetall(key))
+        before = len(raw_redis(rooms.store).hgetall(key))
         for _ in range(5):
             token = refreshed(api, token)["refresh_token"]
-        assert len(rooms.store.unverified.hgetall(key)) == before
+        assert len(raw_redis(rooms.store).hgetall(key)) == before
 
     def test_a_family_fits_into_300_bytes_of_redis(self, api, rooms):
         token = api.signed_in()["refresh_token"]
-        assert rooms.store.unverified.memory_usage(family_key(family_of(rooms, token))) < 400
+        assert raw_redis(rooms.store).memory_usage(rooms.feed.family_key(family_of(rooms, token))) < 400
 
     def test_concurrent_use_gives_one_successor(self, apps, api):
         """Two tabs, two egress addresses, one lost answer: nobody is signed out, nothing forks."""
@@ -265,9 +265,9 @@ class TestLifetimes:
         family = rooms.refresh_tokens.find(family_of(rooms, token))
         session = rooms.database.read(lambda tx: tx.get(Session, family.session_id))
         assert family.expires_at == int(session.expires_at.timestamp() * 1000)
-        stored = rooms.store.unverified.hget(family_key(family.id), "x")
+        stored = raw_redis(rooms.store).hget(rooms.feed.family_key(family.id), "x")
         assert int(stored) == family.expires_at
-        rooms.store.unverified.hset(family_key(family.id), "x", 1)
+        raw_redis(rooms.store).hset(rooms.feed.family_key(family.id), "x", 1)
         assert is_refused(api.refresh(token))
 
     def test_expired_families_are_not_restored_from_sql(self, apps, api_of):
@@ -276,7 +276,7 @@ class TestLifetimes:
         token = api.signed_in()["refresh_token"]
         long_ago = datetime.now(UTC) - timedelta(days=8)
         rooms.database.write(lambda tx: tx.execute(update(RefreshFamily).values(rotated_at=long_ago)))
-        rooms.store.unverified.flushdb()
+        raw_redis(rooms.store).flushdb()
         assert is_refused(api_of(apps()).refresh(token))
 
 
@@ -285,34 +285,34 @@ class TestLostWrites:
 
     def test_fast_forward(self, api, rooms):
         token = api.signed_in()["refresh_token"]
-        key = family_key(family_of(rooms, token))
-        old = rooms.store.unverified.hgetall(key)
+        key = rooms.feed.family_key(family_of(rooms, token))
+        old = raw_redis(rooms.store).hgetall(key)
         for _ in range(3):
             token = refreshed(api, token)["refresh_token"]
-        rooms.store.unverified.hset(key, mapping=old)  # a failover to a replica that lagged
+        raw_redis(rooms.store).hset(key, mapping=old)  # a failover to a replica that lagged
         assert generation_of(rooms, refreshed(api, token)["refresh_token"]) == 5
 
     def test_the_checkpoint_stops_what_was_consumed_before_it(self, api, rooms):
         chain = [api.signed_in()["refresh_token"]]
-        key = family_key(family_of(rooms, chain[0]))
-        old = rooms.store.unverified.hgetall(key)
+        key = rooms.feed.family_key(family_of(rooms, chain[0]))
+        old = raw_redis(rooms.store).hgetall(key)
         for _ in range(5):
             chain.append(refreshed(api, chain[-1])["refresh_token"])
         rooms.checkpoints.drain()
-        rooms.store.unverified.hset(key, mapping=old)
+        raw_redis(rooms.store).hset(key, mapping=old)
         assert is_refused(api.refresh(chain[3]))
         assert is_refused(api.refresh(chain[5]))  # reuse ended the family
 
     def test_what_is_current_in_an_old_copy_was_consumed(self, api, rooms):
         """The copy looks whole: only the epoch says that its families were not compared with SQL."""
         chain = [api.signed_in()["refresh_token"]]
-        key = family_key(family_of(rooms, chain[0]))
-        old = rooms.store.unverified.hgetall(key)
+        key = rooms.feed.family_key(family_of(rooms, chain[0]))
+        old = raw_redis(rooms.store).hgetall(key)
         for _ in range(3):
             chain.append(refreshed(api, chain[-1])["refresh_token"])
         rooms.checkpoints.drain()
-        rooms.store.unverified.delete(STATE_KEY, key)
-        rooms.store.unverified.hset(key, mapping=old)
+        forget_states(rooms.store)
+        raw_redis(rooms.store).hset(key, mapping=old)
         assert is_refused(api.refresh(chain[0]))
         assert is_refused(api.refresh(chain[3]))
 
@@ -321,7 +321,7 @@ class TestLostWrites:
         chain = [api.signed_in()["refresh_token"]]
         for _ in range(3):
             chain.append(refreshed(api, chain[-1])["refresh_token"])
-        rooms.store.unverified.delete(STATE_KEY)
+        forget_states(rooms.store)
         assert is_refused(api.refresh(chain[0]))
 
     def test_flushed_redis_consumed_is_dead_live_goes_on(self, apps, api, api_of, rooms):
@@ -331,7 +331,7 @@ class TestLostWrites:
         bob = api.signed_in("bob")["refresh_token"]
         bob = refreshed(api, bob)["refresh_token"]
         rooms.checkpoints.drain()
-        rooms.store.unverified.flushdb()
+        raw_redis(rooms.store).flushdb()
         other = api_of(apps())
         assert is_refused(other.refresh(chain[1]))
         refreshed(other, bob)
@@ -340,13 +340,13 @@ class TestLostWrites:
         token = api.signed_in()["refresh_token"]
         first = refreshed(api, token)["refresh_token"]
         rooms.checkpoints.drain()
-        rooms.store.unverified.flushdb()
+        raw_redis(rooms.store).flushdb()
         assert refreshed(api, token)["refresh_token"] == first
 
     def test_flushed_redis_ended_stays_ended(self, apps, api, api_of, rooms):
         token = api.signed_in()["refresh_token"]
         api.revoke(token)
-        rooms.store.unverified.flushdb()
+        raw_redis(rooms.store).flushdb()
         assert is_refused(api.refresh(token))
         assert is_refused(api_of(apps()).refresh(token))
 
@@ -368,7 +368,9 @@ class TestCheckpoints:
         token = api.signed_in()["refresh_token"]
         family_id = family_of(rooms, token)
         rooms.database.write(lambda tx: tx.execute(update(RefreshFamily).values(generation=50)))
-        rooms.store.unverified.xadd("ts:{0}:rotations", {"f": family_id.hex, "g": 3, "r": 1})
+        raw_redis(rooms.store).xadd(
+            rotations_key(rooms.feed.bucket_of(family_id)), {"f": family_id.hex, "g": 3, "r": 1}
+        )
         rooms.checkpoints.drain()
         assert rooms.database.read(lambda tx: tx.scalar(select(RefreshFamily.generation))) == 50
 
@@ -377,5 +379,5 @@ class TestCheckpoints:
         other = rooms_of(apps())
         assert rooms.checkpoints.leads()
         assert not other.checkpoints.leads()
-        rooms.store.unverified.delete("ts:{0}:drainer")
+        raw_redis(rooms.store).delete("ts:{0}:drainer")
         assert other.checkpoints.leads()

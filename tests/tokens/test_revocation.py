@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
+from tests.redis_access import raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.identity.people import DISABLED
 from tokenserver.storage.feed import FeedRow, Kind
@@ -120,7 +121,7 @@ def test_nothing_accepts_what_was_revoked(apps, api_of, how):
     # The other process first, and with a refresh: it has not looked at the feed since.
     for process in (other, api, api_of(late)):
         if process.http.application is late:
-            rooms_of(late).store.unverified.flushdb()
+            raw_redis(rooms_of(late).store).flushdb()
         refused = process.token(auth, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
         assert refused.json["error"] == ("invalid_client" if how is delete_client else "invalid_grant")
         assert process.me(tokens["access_token"]).status_code == 401

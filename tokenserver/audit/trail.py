@@ -21,14 +21,13 @@ from tokenserver.audit.chain import NAMES, Chains
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent, StreamPosition
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
-from tokenserver.storage.feed import STATE_KEY, Feed
+from tokenserver.storage.feed import Feed, Known, Mark, state_key
 from tokenserver.storage.redis import RedisReplaced
 from tokenserver.storage.sql import Transaction, new_id, utc_now
 from tokenserver.web.request_context import current
 
 logger = logging.getLogger("tokenserver.audit")
 
-EVENTS_KEY: Final = "ts:{0}:events"
 BATCH: Final = 1000
 # So many may wait while SQL is away, about 300 MB; then requests are refused rather than not recorded.
 FULL: Final = 500_000
@@ -75,30 +74,36 @@ class Trail:
             separators=(",", ":"),
         )
 
-    def witness(self, known: tuple[str, str], *events: str) -> bool:
+    def witness(self, known: Known, *events: str) -> bool:
         """Append the events if the feed still stands where the caller knows it (`Feed.known`): what was decided
-        by that knowledge holds. False: nothing was appended; sync, and decide again.
+        by that knowledge holds. False: nothing was appended, and the feed was followed meanwhile; decide again.
 
         Raises StoreUnavailable, Overloaded.
         """
+        bucket = self._feed.store.any_bucket()
+        if self._append(bucket, known[bucket], *events):
+            return True
+        self._feed.sync(bucket)
+        return False
+
+    def _append(self, bucket: int, known: Mark, *events: str) -> bool:
+        keys = [state_key(bucket), events_key(bucket)]
         try:
-            reply = self._feed.store.run_script("witness", [STATE_KEY, EVENTS_KEY], [*known, FULL, *events])
+            reply = self._feed.store.run_script(bucket, "witness", keys, [*known, FULL, *events])
         except RedisReplaced:
             return False
         if reply == "full":
             raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
-        if reply == "ok":
-            self._feed.confirm(known)
         return bool(reply == "ok")
 
     def append(self, *events: str) -> None:
         """Whatever the feed says. Raises StoreUnavailable, Overloaded."""
+        bucket = self._feed.store.any_bucket()
         for _ in range(2):
-            if self.witness(self._feed.known(), *events):
+            if self._append(bucket, WHATEVER, *events):
                 return
-            self._feed.sync()
-        if not self.witness(("", ""), *events):
-            raise StoreUnavailable("redis", "replaced just now")
+            self._feed.sync(bucket)
+        raise StoreUnavailable("redis", "replaced just now")
 
     def save(self, *events: str) -> None:
         """Like `append`, of denials: where Redis is away they go into SQL, and a denial is not taken back because
@@ -116,17 +121,22 @@ class Trail:
     # Carrying
 
     def drain(self, limit: int = BATCH) -> int:
-        """How many events were taken off the stream. Any process may do it, several at once too."""
+        """How many events were taken off the streams, at most `limit` of each. Any process may do it, several at
+        once too."""
+        return self._feed.in_every_bucket(lambda bucket: self._drain(bucket, limit))
+
+    def _drain(self, bucket: int, limit: int) -> int:
+        store, key = self._feed.store, events_key(bucket)
         try:
-            items = self._feed.store.ask(
-                lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(EVENTS_KEY, count=limit))
+            items = store.ask(
+                bucket, lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(key, count=limit))
             )
             if not items:
                 return 0
-            self._feed.database.write(lambda tx: self._carry_from(tx, items))
-            self._feed.store.ask(lambda c: c.xdel(EVENTS_KEY, *(item_id for item_id, _ in items)))
+            self._feed.database.write(lambda tx: self._carry_from(tx, bucket, items))
+            store.ask(bucket, lambda c: c.xdel(key, *(item_id for item_id, _ in items)))
         except RedisReplaced:
-            self._feed.sync()
+            self._feed.sync(bucket)
             return 0
         return len(items)
 
@@ -135,8 +145,8 @@ class Trail:
         while self.drain() >= BATCH:
             pass
 
-    def _carry_from(self, tx: Transaction, items: Sequence[tuple[str, dict[str, str]]]) -> None:
-        row = _locked_position(tx)
+    def _carry_from(self, tx: Transaction, bucket: int, items: Sequence[tuple[str, dict[str, str]]]) -> None:
+        row = _locked_position(tx, f"{STREAM}:{bucket}" if bucket else STREAM)
         done = _number(row.position)
         fresh = [fields["e"] for item_id, fields in items if _number(item_id) > done]
         self._carry(tx, fresh)
@@ -166,16 +176,21 @@ class Trail:
 
 LOG_FULL: Final = "The server can't record this right now. Try again."
 STREAM: Final = "events"
+WHATEVER: Final = Mark("*", "")
 
 
-def _locked_position(tx: Transaction) -> StreamPosition:
-    query = select(StreamPosition).where(StreamPosition.stream == STREAM).with_for_update()
+def events_key(bucket: int) -> str:
+    return f"ts:{{{bucket}}}:events"
+
+
+def _locked_position(tx: Transaction, stream: str) -> StreamPosition:
+    query = select(StreamPosition).where(StreamPosition.stream == stream).with_for_update()
     row = tx.scalar(query)
     if row is not None:
         return row
     try:
         with tx.begin_nested():
-            tx.add(StreamPosition(stream=STREAM, position="0-0"))
+            tx.add(StreamPosition(stream=stream, position="0-0"))
     except IntegrityError:
         pass  # another process was faster
     return tx.execute(query).scalar_one()

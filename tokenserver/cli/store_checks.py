@@ -72,7 +72,6 @@ def _rows(rooms: "Rooms") -> Iterator[Finding]:
 def redis(settings: Settings) -> Iterator[Finding]:
     from tokenserver.storage import redis_rules
     from tokenserver.storage.embedded import attach_or_start
-    from tokenserver.storage.feed import STATE_KEY, ServerState
 
     if settings.embedded_redis and not settings.data_dir.is_dir():
         return  # there is nothing to start it on, as "data folder" says
@@ -84,7 +83,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
             ("redis eviction", redis_rules.eviction_fault(store)),
         ):
             yield Finding(name, "fault", *fault) if fault else Finding(name, "ok", "as needed")
-        if store.info("persistence").get("aof_enabled"):
+        if all(info.get("aof_enabled") for info in store.info("persistence")):
             yield Finding("redis persistence", "ok", "append-only file is on")
         else:
             yield Finding(
@@ -96,9 +95,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
         yield _clock("redis", lambda: _redis_time(store))
         if find_schema(rooms) is None:
             return
-        state = rooms.database.read(lambda tx: tx.get(ServerState, 1))
-        known = store.ask_unverified(lambda client: cast("str | None", client.hget(STATE_KEY, "epoch")))
-        if state is None or (known or "") == state.epoch:
+        if all(_is_known(rooms, bucket) for bucket in store.buckets):
             yield Finding("redis epoch", "ok", "Redis is the one that the database knows")
         else:
             yield Finding(
@@ -108,6 +105,17 @@ def redis(settings: Settings) -> Iterator[Finding]:
                 "the server writes it again from the database at its next request; if this stays, see that no "
                 "other deployment uses the same Redis database",
             )
+
+
+def _is_known(rooms: "Rooms", bucket: int) -> bool:
+    """Whether the database speaks of what stands in Redis, or hasn't met it yet."""
+    from tokenserver.storage.feed import FIRST_STATE, ServerState, state_key
+
+    state = rooms.database.read(lambda tx: tx.get(ServerState, FIRST_STATE + bucket))
+    _, epoch = rooms.store.ask_unverified(
+        bucket, lambda client: cast("str | None", client.hget(state_key(bucket), "epoch"))
+    )
+    return state is None or (epoch or "") == state.epoch
 
 
 def _clock(name: str, ask: Callable[[], float]) -> Finding:
@@ -129,5 +137,5 @@ def _sql_time(rooms: "Rooms") -> float:
 
 
 def _redis_time(store: Any) -> float:
-    seconds, microseconds = store.ask_unverified(lambda client: client.time())
+    _, (seconds, microseconds) = store.ask_unverified(0, lambda client: client.time())
     return float(seconds) + float(microseconds) / 1e6

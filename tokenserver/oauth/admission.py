@@ -38,7 +38,7 @@ class Admission:
         context = current()
         context.actor, context.client_id = self._active_tokens.actor(claims), claims.client_id
         context.demanded = permissions
-        if not self._feed.epoch:
+        if not self._feed.is_informed:
             self._feed.sync()
         for _ in range(MAX_TRIES):
             known = self._feed.known()
@@ -53,7 +53,6 @@ class Admission:
             asked = {"permissions": list(permissions)} if permissions else {}
             if self._trail.witness(known, self._trail.describe(Event.ACCESS_ALLOWED, details=asked)):
                 return
-            self._feed.sync()
         raise StoreUnavailable("redis", "the feed moves faster than this request")
 
     def _judge(self, claims: Claims, permissions: tuple[str, ...], scope: tuple[str, ...]) -> None:

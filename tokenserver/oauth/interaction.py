@@ -9,16 +9,14 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from tokenserver.errors import StoreUnavailable
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.storage.feed import Feed, now_ms
-from tokenserver.storage.redis import RedisReplaced, RedisStore
+from tokenserver.storage.redis import RedisReplaced
 from tokenserver.web.rate_limit import Limit, RateLimits, network_of
 from tokenserver.web.request_context import current
-
-T = TypeVar("T")
 
 LIFETIME_SECONDS: Final = 3600
 # Anybody may begin one, and Redis must not fill up with them: of one, and of all from one network.
@@ -62,14 +60,14 @@ class Interactions:
         interaction = Interaction(new_id, now_ms(), resume, client_id, data)
         value = _written(interaction, browser)
         self._limits.take((BEGUN, network_of(current().address)))
-        self._ask(lambda store: store.ask(lambda c: c.set(_key(new_id), value, ex=LIFETIME_SECONDS)))
+        self._ask(new_id, lambda c, key: c.set(key, value, ex=LIFETIME_SECONDS))
         return interaction
 
     def find(self, interaction_id: str, browser: str | None) -> Interaction | None:
         """None for an unknown one, an expired one, and one of another browser."""
         if browser is None or not ID.fullmatch(interaction_id):
             return None
-        value = self._ask(lambda store: store.ask(lambda c: c.get(_key(interaction_id))))
+        value = self._ask(interaction_id, lambda c, key: c.get(key))
         if value is None:
             return None
         fields = json.loads(value)
@@ -80,18 +78,21 @@ class Interactions:
     def replace(self, interaction: Interaction, browser: str) -> None:
         """What has ended meanwhile stays ended, and no replacement lives longer than the first."""
         value = _written(interaction, browser)
-        self._ask(lambda store: store.ask(lambda c: c.set(_key(interaction.id), value, xx=True, keepttl=True)))
+        self._ask(interaction.id, lambda c, key: c.set(key, value, xx=True, keepttl=True))
 
     def end(self, interaction_id: str) -> None:
-        self._ask(lambda store: store.ask(lambda c: c.delete(_key(interaction_id))))
+        self._ask(interaction_id, lambda c, key: c.delete(key))
 
-    def _ask(self, question: Callable[[RedisStore], T]) -> T:
+    def _ask(self, interaction_id: str, question: Callable[[Any, str], Any]) -> Any:
+        store, digest = self._feed.store, _digest(interaction_id)
+        bucket = store.bucket_of(digest)
+        key = f"ts:{{{bucket}}}:i:{digest}"
         try:
-            return question(self._feed.store)
+            return store.ask(bucket, lambda client: question(client, key))
         except RedisReplaced:
-            self._feed.sync()
+            self._feed.sync(bucket)
         try:
-            return question(self._feed.store)
+            return store.ask(bucket, lambda client: question(client, key))
         except RedisReplaced as error:
             raise StoreUnavailable("redis", "replaced just now") from error
 
@@ -108,10 +109,6 @@ def _written(interaction: Interaction, browser: str) -> str:
     if len(value.encode()) > MAX_BYTES:
         raise InvalidRequest("The request is too large.")
     return value
-
-
-def _key(interaction_id: str) -> str:
-    return f"ts:{{0}}:i:{_digest(interaction_id)}"
 
 
 def _digest(text: str) -> str:

@@ -38,7 +38,7 @@ class Pipeline:
         """Clients, people and rights come from memory. They are as of now either because the feed was asked
         before, or because the grant's own round trip says so; then a refusal is checked before it is given."""
         feed = self._rooms.feed
-        if not grant.is_optimistic or not feed.epoch:
+        if not grant.is_optimistic or not feed.is_informed:
             feed.sync()
         if not grant.is_optimistic:
             return self._run(grant, request)
@@ -47,7 +47,7 @@ class Pipeline:
             try:
                 return self._run(grant, replace(request, known=known))
             except FeedMoved:
-                feed.sync()
+                continue
             except OAuthError as error:
                 if error.is_certain:
                     raise

@@ -27,8 +27,6 @@ from tokenserver.storage.sql import Base, Database, Transaction, new_id
 
 T = TypeVar("T")
 
-STATE_KEY: Final = "ts:{0}:state"
-FEED_KEY: Final = "ts:{0}:feed"
 # Entries outlive the longest token by this much: leeway of verifiers and skew between clocks.
 MARGIN_MS: Final = 120_000
 SKEW_MS: Final = 60_000
@@ -74,9 +72,13 @@ class FeedRow(Base):
     expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
+FIRST_STATE: Final = 1
+
+
 class ServerState(Base):
-    """One row: the epoch, the longest lifetime that any token of this deployment was issued with (s), and the key
-    that makes pairwise subjects, which outlives every other secret."""
+    """One row for each bucket of Redis: its epoch, and the Redis process that holds it. The first has what the
+    whole deployment needs too: the longest lifetime that any token was issued with (s), and the key that makes
+    pairwise subjects, which outlives every other secret."""
 
     __tablename__ = "server_state"
 
@@ -110,23 +112,33 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class Mark(NamedTuple):
+    """What a process has applied of a bucket's feed. An empty `epoch`: it must be compared with SQL first."""
+
+    epoch: str
+    position: str
+
+
+Known = tuple[Mark, ...]  # one for each bucket
+NOTHING: Final = Mark("", "")
+
+
 class Feed:
     """One per process. `subscribe` before the first `sync`.
 
-    `position` and `epoch` are what this process has applied; a Redis script that spends something compares them
-    with the state that Redis holds, so that nothing is spent on stale knowledge.
+    Every bucket of Redis carries the whole feed, and a change is answered when all have it: what one of them says
+    is enough for a decision. A Redis script that spends something compares the bucket's state with what this
+    process knows of it (`known`), so that nothing is spent on stale knowledge.
     """
 
     def __init__(self, database: Database, store: RedisStore, token_lifetime: int) -> None:
         self.database = database
         self.store = store
         self.token_lifetime = token_lifetime
-        self.epoch = ""
-        self.position = ""
+        self._known: Known = tuple(NOTHING for _ in store.buckets)
         self._lock = threading.RLock()
         self._subscribers: list[tuple[Callable[[Entry], None], Callable[[list[Entry]], None]]] = []
-        self._synced_at = 0.0
-        self._verifications = 0
+        self._verifications = [0 for _ in store.buckets]
 
     @property
     def retention_ms(self) -> int:
@@ -156,175 +168,250 @@ class Feed:
         return result
 
     def publish(self, entries: list[Entry]) -> None:
-        """Mirror committed entries."""
+        """Mirror committed entries, in every bucket; where one is away, in the others all the same."""
         if not entries:
             return
         with self._lock:
             for entry in entries:
                 self._apply(entry)
-        families = [family_key(e.subject) for e in entries if e.kind is Kind.FAMILY]
+        self.in_every_bucket(lambda bucket: self._publish(bucket, entries))
+
+    def _publish(self, bucket: int, entries: list[Entry]) -> int:
+        if not entries:
+            return 0
+        ended = [self.family_key(e.subject) for e in entries if self._has_family(bucket, e)]
         payload = [json.dumps(e) for e in entries]
         for _ in range(MAX_TRIES):
-            if not self.epoch:
-                self.verify()
+            if not self.epoch(bucket):
+                self.verify(bucket)
+            keys = [state_key(bucket), feed_key(bucket), *ended]
+            arguments = [self.epoch(bucket), self.retention_ms, len(ended), *payload]
             try:
-                done = self.store.run_script(
-                    "publish",
-                    [STATE_KEY, FEED_KEY, *families],
-                    [self.epoch, self.retention_ms, len(families), *payload],
-                )
+                done = self.store.run_script(bucket, "publish", keys, arguments)
             except RedisReplaced:
                 done = None
             if done:
-                return
-            self.verify()  # writes the mirror from SQL, these entries included
+                return len(entries)
+            self.verify(bucket)  # writes the mirror from SQL, these entries included
         raise StoreUnavailable("redis", "the epoch keeps changing")
+
+    def in_every_bucket(self, work: Callable[[int], int]) -> int:
+        """The sum of what it returns. Where one bucket is away, it is done in the others all the same.
+
+        Raises StoreUnavailable then.
+        """
+        done, failure = 0, None
+        for bucket in self.store.buckets:
+            try:
+                done += work(bucket)
+            except StoreUnavailable as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return done
 
     # Reading
 
-    def known(self) -> tuple[str, str]:
-        """Epoch and position: what this process knows the state of things by."""
-        return self.epoch, self.position
+    def known(self) -> Known:
+        """What this process knows the state of things by."""
+        return self._known
 
-    def confirm(self, known: tuple[str, str]) -> None:
-        """A script has just found the feed where `known` says."""
-        if known == self.known():
-            self._synced_at = time.monotonic()
+    @property
+    def is_informed(self) -> bool:
+        """Whether this process has ever looked."""
+        return any(mark.epoch for mark in self._known)
 
-    def sync(self) -> None:
-        """Apply what has happened since the last call: one round trip when nothing has.
+    def epoch(self, bucket: int) -> str:
+        return self._known[bucket].epoch
+
+    def sync(self, bucket: int | None = None) -> None:
+        """Apply what has happened since the last call: one round trip when nothing has. `bucket`: the one whose
+        word matters; any, when it is not given.
 
         Raises StoreUnavailable: the caller must refuse, never guess.
         """
+        if bucket is not None:
+            self._sync(bucket)
+            return
+        first = self.store.any_bucket()
+        try:
+            self._sync(first)
+        except StoreUnavailable:
+            second = self.store.any_bucket()
+            if second == first:
+                raise
+            self._sync(second)  # one master of a cluster is away: the others know as much
+
+    def _sync(self, bucket: int) -> int:
         for _ in range(MAX_TRIES):
             try:
                 epoch, position = self.store.ask(
-                    lambda c: cast("list[str | None]", c.hmget(STATE_KEY, ["epoch", "feed"]))
+                    bucket, lambda c: cast("list[str | None]", c.hmget(state_key(bucket), ["epoch", "feed"]))
                 )
             except RedisReplaced:
-                self.verify()
+                self.verify(bucket)
                 continue
-            if self._catch_up(epoch or "", position or ""):
-                return
+            if self._catch_up(bucket, Mark(epoch or "", position or "")):
+                return 1
         raise StoreUnavailable("redis", "the epoch keeps changing")
 
-    def _catch_up(self, epoch: str, position: str) -> bool:
-        # A process that slept longer than the stream remembers has missed entries for good.
-        overslept = time.monotonic() - self._synced_at > self.retention_ms / 2000
-        if epoch == self.epoch and position == self.position and not overslept:
-            self._synced_at = time.monotonic()
+    def _catch_up(self, bucket: int, there: Mark) -> bool:
+        here = self._known[bucket]
+        if here == there and there.epoch:
             return True
-        if not self.epoch or epoch != self.epoch or overslept:
-            self.verify()
+        if here.epoch != there.epoch or not there.epoch:
+            self.verify(bucket)
             return False
         with self._lock:
-            start = self.position
+            if self._known[bucket] != here:
+                return False  # another thread was faster
             try:
                 items = self.store.ask(
+                    bucket,
                     lambda c: cast(
-                        "list[tuple[str, dict[str, str]]]", c.xrange(FEED_KEY, min=f"({start}" if start else "-")
-                    )
+                        "list[tuple[str, dict[str, str]]]",
+                        c.xrange(feed_key(bucket), min=f"({here.position}" if here.position else "-"),
+                    ),
                 )
             except RedisReplaced:
                 return False
             for item_id, fields in items:
+                # Each entry names the one before it: one that was trimmed or evicted meanwhile is missed at once.
+                if fields.get("p") != here.position:
+                    self.verify(bucket)
+                    return False
                 self._apply(Entry.parse(fields["e"]))
-                self.position = item_id
-            self._synced_at = time.monotonic()
+                here = Mark(here.epoch, item_id)
+                self._know(bucket, here)
+            if not items:
+                self.verify(bucket)  # the entries that the state speaks of are gone
         return bool(items)
 
-    def verify(self) -> None:
-        """Compare Redis with SQL, write the mirror again where they differ, and load the live entries.
-
-        Holds the row of `server_state` meanwhile, so that of many processes one does it and the others adopt it.
-        """
-        before = self._verifications
+    def _know(self, bucket: int, mark: Mark) -> None:
+        """A reader in another thread meets the old or the new."""
         with self._lock:
-            if self._verifications != before:
+            self._known = (*self._known[:bucket], mark, *self._known[bucket + 1 :])
+
+    def verify(self, bucket: int) -> None:
+        """Compare a bucket with SQL, write its mirror again where they differ, and load the live entries.
+
+        Holds a row of `server_state` meanwhile, so that of many processes one does it and the others adopt it.
+        """
+        before = self._verifications[bucket]
+        with self._lock:
+            if self._verifications[bucket] != before:
                 return  # another thread did it while this one waited
 
-            def compare(tx: Transaction) -> tuple[str, str, str, list[Entry]]:
-                state = tx.scalar(select(ServerState).where(ServerState.id == 1).with_for_update())
-                if state is None:
-                    raise StoreUnavailable("sql", "not initialised; run `tokenserver init`")
-                self.token_lifetime = max(self.token_lifetime, state.longest_token_lifetime)
+            def compare(tx: Transaction) -> tuple[str, Mark, list[Entry]]:
+                deployment, state = _locked_states(tx, bucket)
+                self.token_lifetime = max(self.token_lifetime, deployment.longest_token_lifetime)
                 rows = tx.execute(select(FeedRow).where(FeedRow.expires_at > now_ms()).order_by(FeedRow.created_at))
                 entries = [Entry(Kind(row.kind), row.subject, row.at) for row in rows.scalars()]
-                run_id, epoch, position = self._look()
-                if epoch != state.epoch or run_id != state.redis_run_id:
-                    epoch = secrets.token_hex(8)
-                    position = self._write_mirror(epoch, entries)
-                    state.epoch, state.redis_run_id = epoch, run_id
-                state.longest_token_lifetime = self.token_lifetime
-                return run_id, epoch, position, entries
+                run_id, mark = self._look(bucket)
+                if mark.epoch != state.epoch or run_id != state.redis_run_id:
+                    mark = self._write_mirror(bucket, secrets.token_hex(8), entries)
+                    state.epoch, state.redis_run_id = mark.epoch, run_id
+                deployment.longest_token_lifetime = self.token_lifetime
+                return run_id, mark, entries
 
-            run_id, epoch, position, entries = self.database.write(compare)
+            run_id, mark, entries = self.database.write(compare)
             for _, reload in self._subscribers:
                 reload(entries)
-            self.store.trusted_run_id = run_id
-            self.epoch, self.position = epoch, position
-            self._synced_at = time.monotonic()
-            self._verifications += 1
+            self.store.trust(bucket, run_id)
+            self._know(bucket, mark)
+            self._verifications[bucket] += 1
 
-    def _look(self) -> tuple[str, str, str]:
-        def look(client: Any) -> list[Any]:
-            pipeline = client.pipeline(transaction=True)  # one connection: the answers are of one server
-            pipeline.info("server")
-            pipeline.hmget(STATE_KEY, ["epoch", "feed"])
-            return cast("list[Any]", pipeline.execute())
+    def _look(self, bucket: int) -> tuple[str, Mark]:
+        run_id, (epoch, position) = self.store.ask_unverified(
+            bucket, lambda c: cast("list[str | None]", c.hmget(state_key(bucket), ["epoch", "feed"]))
+        )
+        return run_id, Mark(epoch or "", position or "")
 
-        info, (epoch, position) = self.store.ask_unverified(look)
-        return info["run_id"], epoch or "", position or ""
-
-    def _write_mirror(self, epoch: str, entries: list[Entry]) -> str:
+    def _write_mirror(self, bucket: int, epoch: str, entries: list[Entry]) -> Mark:
         def write(client: Any) -> str:
             pipeline = client.pipeline(transaction=True)
-            pipeline.delete(STATE_KEY, FEED_KEY)
+            pipeline.delete(state_key(bucket), feed_key(bucket))
             for entry in entries:
-                if entry.kind is Kind.FAMILY:
-                    pipeline.delete(family_key(entry.subject))  # SQL says that it ended
+                if self._has_family(bucket, entry):
+                    pipeline.delete(self.family_key(entry.subject))  # SQL says that it ended
             for entry in entries:
-                pipeline.xadd(FEED_KEY, {"e": json.dumps(entry)})
+                pipeline.xadd(feed_key(bucket), {"e": json.dumps(entry)})
             results = pipeline.execute()
-            position = results[-1] if entries else ""
-            # Last, since from here on the mirror is believed.
-            client.hset(STATE_KEY, mapping={"epoch": epoch, "feed": position})
-            return str(position)
+            return str(results[-1]) if entries else ""
 
-        return self.store.ask_unverified(write)
+        _, position = self.store.ask_unverified(bucket, write)
+        # Last, since from here on the mirror is believed.
+        fields: dict[Any, Any] = {"epoch": epoch, "feed": position}
+        self.store.ask_unverified(bucket, lambda c: c.hset(state_key(bucket), mapping=fields))
+        return Mark(epoch, position)
 
     def _apply(self, entry: Entry) -> None:
         for apply, _ in self._subscribers:
             apply(entry)
 
+    # Where a family lies
+
+    def bucket_of(self, family_id: UUID) -> int:
+        return self.store.bucket_of(family_id.hex)
+
+    def family_key(self, family_id: UUID | str) -> str:
+        hexadecimal = family_id.hex if isinstance(family_id, UUID) else family_id.replace("-", "")
+        return f"ts:{{{self.store.bucket_of(hexadecimal)}}}:f:{hexadecimal}"
+
+    def _has_family(self, bucket: int, entry: Entry) -> bool:
+        return entry.kind is Kind.FAMILY and self.bucket_of(UUID(entry.subject)) == bucket
+
     # Healing
+
+    def follow(self) -> None:
+        """To be called about once a second: stay close to every bucket, and see by SQL whether each is still the
+        one that the others use. Where the network is split, a master that was replaced may answer this process for
+        ever as if nothing had happened; who found its successor wrote that into SQL.
+
+        Raises StoreUnavailable.
+        """
+        try:
+            self.in_every_bucket(self._sync)
+        finally:
+            query = select(ServerState.id, ServerState.epoch)
+            epochs = dict(self.database.read(lambda tx: tx.execute(query).tuples().all()))
+            for bucket, mark in enumerate(self._known):
+                if mark.epoch and epochs.get(FIRST_STATE + bucket) != mark.epoch:
+                    self.store.relocate(bucket)
+                    self._know(bucket, NOTHING)
 
     def reconcile(self, since: int = 0) -> int:
         """Mirror entries that were committed but never mirrored, because their writer died or lost Redis.
 
-        Looks at entries committed after `since` (ms). Returns how many were missing. Raises StoreUnavailable.
+        Looks at entries committed after `since` (ms). Returns how many were missing, summed over the buckets.
+        Raises StoreUnavailable.
         """
 
         def committed_since(tx: Transaction) -> list[Entry]:
             rows = tx.execute(select(FeedRow).where(FeedRow.created_at > since)).scalars()
             return [Entry(Kind(row.kind), row.subject, row.at) for row in rows]
 
-        self.sync()
+        self.in_every_bucket(self._sync)
         committed = self.database.read(committed_since)
         if not committed:
             return 0
+
+        def mend(bucket: int) -> int:
+            mirrored = self._mirrored(bucket, since)
+            return self._publish(bucket, [entry for entry in committed if entry not in mirrored])
+
+        return self.in_every_bucket(mend)
+
+    def _mirrored(self, bucket: int, since: int) -> set[Entry]:
         # The clocks of SQL's writers and of Redis may differ.
         first = f"{max(0, since - SKEW_MS)}-0"
         try:
             items = self.store.ask(
-                lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(FEED_KEY, min=first))
+                bucket, lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(feed_key(bucket), min=first))
             )
         except RedisReplaced as error:
             raise StoreUnavailable("redis", "replaced just now") from error
-        mirrored = {Entry.parse(fields["e"]) for _, fields in items}
-        missing = [entry for entry in committed if entry not in mirrored]
-        self.publish(missing)
-        return len(missing)
+        return {Entry.parse(fields["e"]) for _, fields in items}
 
     def purge(self, limit: int = 1000) -> int:
         """Delete expired rows, at most `limit`; how many. Only after a `reconcile`: a row that was never mirrored
@@ -338,17 +425,34 @@ class Feed:
         return self.database.write(expired)
 
 
-def family_key(family_id: UUID | str) -> str:
-    """All keys share one hash tag, hence one slot: one script may touch them together."""
-    hexadecimal = family_id.hex if isinstance(family_id, UUID) else family_id.replace("-", "")
-    return f"ts:{{0}}:f:{hexadecimal}"
+def state_key(bucket: int) -> str:
+    """All keys of a bucket share its hash tag, hence a slot: one script may touch them together."""
+    return f"ts:{{{bucket}}}:state"
+
+
+def feed_key(bucket: int) -> str:
+    return f"ts:{{{bucket}}}:feed"
+
+
+def _locked_states(tx: Transaction, bucket: int) -> tuple[ServerState, ServerState]:
+    """The row of the deployment, which is the first bucket's too, and that of a bucket."""
+    wanted = {FIRST_STATE, FIRST_STATE + bucket}
+    query = select(ServerState).where(ServerState.id.in_(wanted)).order_by(ServerState.id).with_for_update()
+    found = {row.id: row for row in tx.scalars(query)}
+    if FIRST_STATE not in found:
+        raise StoreUnavailable("sql", "not initialised; run `tokenserver init`")
+    if FIRST_STATE + bucket not in found:
+        row = ServerState(id=FIRST_STATE + bucket, epoch="", redis_run_id="", longest_token_lifetime=0)
+        tx.add(row)
+        found[row.id] = row
+    return found[FIRST_STATE], found[FIRST_STATE + bucket]
 
 
 def initialize(tx: Transaction) -> None:
     """The one row of `server_state`, where it or something in it is missing."""
-    state = tx.get(ServerState, 1, with_for_update=True)
+    state = tx.get(ServerState, FIRST_STATE, with_for_update=True)
     if state is None:
-        state = ServerState(id=1, epoch="", redis_run_id="", longest_token_lifetime=0)
+        state = ServerState(id=FIRST_STATE, epoch="", redis_run_id="", longest_token_lifetime=0)
         tx.add(state)
     if state.pairwise_key is None:
         state.pairwise_key = secrets.token_bytes(32)

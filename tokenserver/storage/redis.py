@@ -1,115 +1,211 @@
-"""Redis: one client per process, its Lua scripts, and the question whether this is still the Redis we knew."""
+"""Redis: its nodes, its Lua scripts, and the question whether this is still the Redis we knew."""
 
-import re
+import hashlib
+import random
+import threading
+import time
+import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import resources
-from typing import Any, Final, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Any, Final, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
-from redis.retry import Retry
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
 
-from tokenserver.errors import ConfigurationError, StoreUnavailable
+from tokenserver.errors import StoreUnavailable
+from tokenserver.storage.redis_location import OPTIONS, location_of
+from tokenserver.storage.redis_node import NOT_NOW, Another, Breaker, Node, NotMaster, reason_of
 
 T = TypeVar("T")
-TIMEOUT_SECONDS: Final = 1.0
 
-# Loading, a replica, memory full, persistence broken, not allowed in.
+# A slot that moves answers TRYAGAIN while its keys are in two places.
+REDIRECTIONS: Final = 8
+BETWEEN_SECONDS: Final = 0.02
+
 AWAY: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-)
-
-NOT_NOW: Final = re.compile(
-    r"\b(BUSY|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|WRONGPASS)\b"
+    redis.InvalidResponse,
+    ClusterDownError,
+    ReadOnlyError,
+    OutOfMemoryError,
 )
 
 
 class RedisReplaced(redis.RedisError):
-    """A new connection reached a server process that isn't the one whose content was verified."""
+    """Where a bucket lives is a Redis process whose content wasn't compared with SQL. Nothing was asked."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self, bucket: int) -> None:
+        self.bucket = bucket
         super().__init__("not the verified Redis process")
 
 
 class RedisStore:
-    """`trusted_run_id`: the Redis process whose content was last compared with SQL (see `storage.feed`).
+    """Keys lie in `buckets`, which are one unless it is a Cluster; every question is about one of them.
 
-    A restart, a failover and a restored snapshot all end the connections. Each new connection therefore asks
-    the server who it is, and nothing is read from a stranger before `storage.feed` has compared it with SQL.
+    `trust` says which Redis process a bucket was compared with SQL in (`storage.feed`); nothing is read from a
+    stranger before that.
     """
 
     def __init__(self, url: str) -> None:
-        if urlsplit(url).scheme in {"redis+sentinel", "redis+cluster"}:
-            raise ConfigurationError(
-                "TOKENSERVER_REDIS_URL: Sentinel and Cluster are not supported by this version"
-            )
-        self.trusted_run_id: str | None = None
-        options: dict[str, Any] = {
-            "decode_responses": True,
-            "protocol": 2,
-            "socket_timeout": TIMEOUT_SECONDS,
-            "socket_connect_timeout": TIMEOUT_SECONDS,
-            # A script that rotates must not be sent twice behind our back; callers decide what may be retried.
-            "retry": Retry(NoBackoff(), 0),
-        }
-        self.client = redis.Redis.from_url(url, redis_connect_func=self._meet, **options)
-        self.unverified = redis.Redis.from_url(url, max_connections=4, **options)
-        self._scripts: dict[str, Any] = {}
+        self._location = location_of(url)
+        self.buckets = range(self._location.buckets)
+        self._trusted: list[str | None] = [None for _ in self.buckets]
+        self._homes: list[Node | None] = [None for _ in self.buckets]
+        self._nodes: dict[str, Node] = {}
+        self._lock = threading.Lock()
+        self._lookups = Breaker()
+        self._of_thread = threading.local()
 
-    def _meet(self, connection: AbstractConnection) -> None:
-        connection.on_connect()  # type: ignore[no-untyped-call]
-        connection.send_command("INFO", "server")  # type: ignore[no-untyped-call]
-        run_id = _info(connection.read_response())["run_id"]
-        if run_id != self.trusted_run_id:
-            raise RedisReplaced(run_id)
+    # Buckets
 
-    def run_script(self, name: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run `scripts/<name>.lua`: one round trip, or two when the server doesn't have the script yet."""
-        script = self._scripts.get(name)
-        if script is None:
-            text = resources.files(__package__).joinpath("scripts", f"{name}.lua").read_text("utf-8")
-            script = self._scripts[name] = self.client.register_script(text)
-        return self.ask(lambda client: script(keys=list(keys), args=list(args), client=client))
+    def bucket_of(self, name: str) -> int:
+        """The same for the same name, in every process."""
+        return zlib.crc32(name.encode()) % len(self.buckets) if len(self.buckets) > 1 else 0
 
-    def ask(self, question: Callable[["redis.Redis"], T]) -> T:
-        """The answer of the verified Redis. Raises StoreUnavailable, or RedisReplaced before anything is sent."""
-        return self._ask(self.client, question)
+    def any_bucket(self) -> int:
+        """For what any of them can tell or take: the same for a thread, as long as its Redis answers."""
+        bucket: int = getattr(self._of_thread, "bucket", -1)
+        if bucket < 0 or not self._may_answer(bucket):
+            others = random.sample(self.buckets, len(self.buckets))
+            bucket = self._of_thread.bucket = next(filter(self._may_answer, others), others[0])
+        return bucket
 
-    def ask_unverified(self, question: Callable[["redis.Redis"], T]) -> T:
-        """For comparing a Redis with SQL, and for `doctor`: whoever answers."""
-        return self._ask(self.unverified, question)
+    def _may_answer(self, bucket: int) -> bool:
+        home = self._homes[bucket]
+        return home is None or home.is_well or home.is_gone
 
-    @staticmethod
-    def _ask(client: "redis.Redis", question: Callable[["redis.Redis"], T]) -> T:
+    def trust(self, bucket: int, run_id: str) -> None:
+        self._trusted[bucket] = run_id
+
+    def relocate(self, bucket: int) -> None:
+        """Look again where it lives, before it is asked next."""
+        self._location.forget(bucket)
+        self._homes[bucket] = None
+
+    # Questions
+
+    def run_script(self, bucket: int, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run `scripts/<name>.lua`, like `ask`: one round trip, or two when the server doesn't have it yet."""
+        text, digest = _script(name)
+        rest: list[Any] = [len(keys), *keys, *args]
         try:
-            return question(client)
-        except AWAY as error:
-            raise StoreUnavailable("redis", type(error).__name__) from error
-        except redis.ResponseError as error:
-            # A script wraps the word in a sentence of its own.
-            word = NOT_NOW.search(str(error))
-            if word:
-                raise StoreUnavailable("redis", word[0]) from error
-            raise
+            return self.ask(bucket, lambda client: client.evalsha(digest, *rest))
+        except NoScriptError:
+            return self.ask(bucket, lambda client: client.eval(text, *rest))
 
-    def run_id(self) -> str:
-        """Who answers now."""
-        return cast("str", self.info("server")["run_id"])
+    def ask(self, bucket: int, question: Callable[["redis.Redis"], T]) -> T:
+        """The answer of the verified Redis. `question` sends one command, perhaps more than once.
 
-    def info(self, section: str) -> dict[str, Any]:
-        return self.ask_unverified(lambda client: client.info(section))
+        Raises StoreUnavailable, or RedisReplaced before anything is sent.
+        """
+        return self._ask(bucket, question, verified=True)[1]
+
+    def ask_unverified(self, bucket: int, question: Callable[["redis.Redis"], T]) -> tuple[str, T]:
+        """For comparing a Redis with SQL, and for `doctor`: whoever answers; its run id, and what it says."""
+        for _ in range(REDIRECTIONS):
+            try:
+                return self._ask(bucket, question, verified=False)
+            except RedisReplaced:
+                continue
+        raise StoreUnavailable("redis", "it restarts again and again")
+
+    def info(self, section: str) -> list[dict[str, Any]]:
+        """Of every Redis that holds a bucket."""
+        found = dict(self.ask_unverified(bucket, lambda client: client.info(section)) for bucket in self.buckets)
+        return list(found.values())
 
     def close(self) -> None:
-        self.client.close()
-        self.unverified.close()
+        self._location.close()
+        for node in self._nodes.values():
+            node.close()
+
+    def _ask(self, bucket: int, question: Callable[["redis.Redis"], T], *, verified: bool) -> tuple[str, T]:
+        for attempt in range(REDIRECTIONS):
+            node = self._home(bucket)
+            try:
+                run_id = node.run_id or node.meet()
+                if verified and run_id != self._trusted[bucket]:
+                    raise RedisReplaced(bucket)
+                return run_id, node.ask(question)
+            except Another:
+                raise RedisReplaced(bucket) from None
+            except MovedError as error:
+                self._location.moved(bucket, error.host or node.host, error.port)
+                self._homes[bucket] = None
+            except AskError as error:
+                return run_id, self._ask_there(error.host or node.host, error.port, question)
+            except TryAgainError:
+                time.sleep(BETWEEN_SECONDS * (attempt + 1))
+            except RedisReplaced:
+                raise
+            except redis.RedisError as error:
+                self._give_up(bucket, error)
+                raise
+        raise StoreUnavailable("redis", "a slot of the cluster is being moved")
+
+    def _ask_there(self, host: str, port: int, question: Callable[["redis.Redis"], T]) -> T:
+        """A slot is being moved, and these keys went first. Where they went is as good as where they come from:
+        MIGRATE hands over what was verified, and a state that it hasn't brought yet is no known epoch."""
+        client = redis.Redis.from_url(self._location.url_of(host, port), single_connection_client=True, **OPTIONS)
+        try:
+            with client:
+                client.execute_command("ASKING")  # type: ignore[no-untyped-call]
+                return question(client)
+        except (MovedError, AskError, TryAgainError) as error:
+            raise StoreUnavailable("redis", "a slot of the cluster is being moved") from error
+        except redis.RedisError as error:
+            if _is_away(error):
+                raise StoreUnavailable("redis", reason_of(error)) from error
+            raise
+
+    def _home(self, bucket: int) -> Node:
+        """Raises StoreUnavailable at once while it is known to be away."""
+        home = self._homes[bucket]
+        if home is not None and home.is_well:
+            return home
+        if home is not None and not home.is_gone:
+            home.breaker.admit()  # one caller goes on, to where it lives by now
+            self._location.forget(bucket)
+        self._lookups.admit()
+        try:
+            url = self._location.locate(bucket)
+        except StoreUnavailable as error:
+            self._lookups.failed(error.private.removeprefix("redis: "))
+            raise
+        self._lookups.succeeded()
+        with self._lock:
+            node = self._nodes.get(url)
+            if node is None or node.is_gone:
+                if node is not None:
+                    node.close()
+                node = self._nodes[url] = Node(url)
+            self._homes[bucket] = node
+        return node
+
+    def _give_up(self, bucket: int, error: redis.RedisError) -> None:
+        """Raises StoreUnavailable for what is no fault of the question."""
+        if isinstance(error, ReadOnlyError | NotMaster | ClusterDownError):
+            self.relocate(bucket)  # the master is elsewhere by now, or nowhere
+        if _is_away(error):
+            raise StoreUnavailable("redis", reason_of(error)) from error
 
 
-def _info(reply: str | bytes) -> dict[str, str]:
-    text = reply.decode() if isinstance(reply, bytes) else reply
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+def _is_away(error: redis.RedisError) -> bool:
+    return isinstance(error, AWAY) or (isinstance(error, redis.ResponseError) and bool(NOT_NOW.search(str(error))))
+
+
+@cache
+def _script(name: str) -> tuple[str, str]:
+    """Its text and the name by which Redis remembers it."""
+    text = resources.files(__package__).joinpath("scripts", f"{name}.lua").read_text("utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

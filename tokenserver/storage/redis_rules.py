@@ -12,17 +12,20 @@ Fault = tuple[str, str]  # what is wrong, what to do
 
 
 def version_fault(store: RedisStore) -> Fault | None:
-    found = str(store.info("server").get("redis_version", "0"))
-    if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) >= MIN_VERSION:
-        return None
     needed = ".".join(map(str, MIN_VERSION))
-    return f"Redis is {found}, older than {needed}", "install a later one, or set TOKENSERVER_REDIS_URL to one"
+    for info in store.info("server"):
+        found = str(info.get("redis_version", "0"))
+        if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < MIN_VERSION:
+            todo = "install a later one, or set TOKENSERVER_REDIS_URL to one"
+            return f"Redis is {found}, older than {needed}", todo
+    return None
 
 
 def eviction_fault(store: RedisStore) -> Fault | None:
     """From INFO, because hosted Redis often refuses CONFIG."""
-    policy = store.info("memory").get("maxmemory_policy", KEEPS)
-    if policy == KEEPS:
+    policies = [info.get("maxmemory_policy", KEEPS) for info in store.info("memory")]
+    policy = next((each for each in policies if each != KEEPS), None)
+    if policy is None:
         return None
     # A full Redis would forget revocations and accept revoked tokens again.
     return (

@@ -13,9 +13,10 @@ from sqlalchemy import bindparam, update
 from tokenserver.storage.feed import Feed
 from tokenserver.storage.redis import RedisReplaced
 from tokenserver.tokens.models import RefreshFamily
-from tokenserver.tokens.refresh_token import ROTATIONS_KEY
+from tokenserver.tokens.refresh_token import rotations_key
 from tokenserver.tokens.sessions import Sessions
 
+LEASE_BUCKET: Final = 0
 LEASE_KEY: Final = "ts:{0}:drainer"
 LEASE_MS: Final = 600
 BATCH: Final = 1000
@@ -33,28 +34,31 @@ class Checkpoints:
 
     def leads(self) -> bool:
         """Whether this process drains, and does the other chores that one process is enough for."""
-        if not self._feed.epoch:
-            self._feed.sync()
+        if not self._feed.epoch(LEASE_BUCKET):
+            self._feed.sync(LEASE_BUCKET)
         self.leading = False
         try:
-            self.leading = bool(self._store.run_script("lease", [LEASE_KEY], [self._name, LEASE_MS]))
+            reply = self._store.run_script(LEASE_BUCKET, "lease", [LEASE_KEY], [self._name, LEASE_MS])
+            self.leading = bool(reply)
         except RedisReplaced:
-            self._feed.sync()
+            self._feed.sync(LEASE_BUCKET)
         return self.leading
 
     def drain(self) -> int:
         """How many rotations were carried. Raises StoreUnavailable."""
-        if not self.leads():
-            return 0
+        return self._feed.in_every_bucket(self._drain) if self.leads() else 0
+
+    def _drain(self, bucket: int) -> int:
+        key = rotations_key(bucket)
         try:
             items = self._store.ask(
-                lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(ROTATIONS_KEY, count=BATCH))
+                bucket, lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(key, count=BATCH))
             )
             if items:
                 self._write([fields for _, fields in items])
-                self._store.ask(lambda c: c.xdel(ROTATIONS_KEY, *(item_id for item_id, _ in items)))
+                self._store.ask(bucket, lambda c: c.xdel(key, *(item_id for item_id, _ in items)))
         except RedisReplaced:
-            self._feed.sync()
+            self._feed.sync(bucket)
             return 0
         return len(items)
 

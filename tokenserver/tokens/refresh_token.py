@@ -18,17 +18,16 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from tokenserver.audit.trail import EVENTS_KEY, FULL, LOG_FULL
+from tokenserver.audit.trail import FULL, LOG_FULL, events_key
 from tokenserver.errors import Overloaded, StoreUnavailable
 from tokenserver.storage.cache import Cache
-from tokenserver.storage.feed import STATE_KEY, Feed, family_key, now_ms
+from tokenserver.storage.feed import Feed, Known, now_ms, state_key
 from tokenserver.storage.redis import RedisReplaced
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
 
 PREFIX: Final = "rt_"
 LENGTH: Final = 16 + 4 + 32
-ROTATIONS_KEY: Final = "ts:{0}:rotations"
 CACHED_FAMILIES: Final = 10_000
 
 
@@ -197,25 +196,26 @@ class RefreshTokens:
 
     # Rotation
 
-    def spend(self, family: Family, generation: int, known: tuple[str, str], event: str) -> Spent:
+    def spend(self, family: Family, generation: int, known: Known, event: str) -> Spent:
         """Consume a generation. The caller has minted already: nothing may fail after this. `event`: of the token
         that goes out with the successor, put into the event stream by the same script.
 
-        `known`: `Feed.known` from before the caller's checks. STALE: the feed has moved since; sync, check again,
-        and call again. REUSED: end the family in SQL.
+        `known`: `Feed.known` from before the caller's checks. STALE: the feed has moved since, and was followed;
+        check again, and call again. REUSED: end the family in SQL.
         Raises StoreUnavailable; the token is then spent or not, and a retry within the grace gets its successor.
         """
+        bucket = self._feed.bucket_of(family.id)
+        keys = [self._feed.family_key(family.id), state_key(bucket), rotations_key(bucket), events_key(bucket)]
         merged = False
         while True:
+            arguments = [*known[bucket], generation, self._grace_ms, family.id.hex, int(merged), event, FULL]
             try:
-                reply = self._store.run_script(
-                    "rotate",
-                    [family_key(family.id), STATE_KEY, ROTATIONS_KEY, EVENTS_KEY],
-                    [*known, generation, self._grace_ms, family.id.hex, int(merged), event, FULL],
-                )
+                reply = self._store.run_script(bucket, "rotate", keys, arguments)
             except RedisReplaced:
-                return Spent(Outcome.STALE)
+                return self._stale(bucket)
             outcome, live = cast("tuple[str, int]", reply)
+            if outcome == Outcome.STALE:
+                return self._stale(bucket)
             if outcome == "full":
                 raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
             if outcome not in {"unverified", "ahead"}:
@@ -229,11 +229,15 @@ class RefreshTokens:
                 return Spent(Outcome.ENDED)
             refusal = self._restore(checkpoint)
             if refusal is not None:
-                return Spent(refusal)
+                return self._stale(bucket) if refusal is Outcome.STALE else Spent(refusal)
         result = Outcome(outcome)
         if result in {Outcome.ROTATED, Outcome.REPLAYED, Outcome.FAST_FORWARDED}:
             return Spent(result, self.issue(family.id, live))
         return Spent(result)
+
+    def _stale(self, bucket: int) -> Spent:
+        self._feed.sync(bucket)
+        return Spent(Outcome.STALE)
 
     def _restore(self, checkpoint: _Checkpoint) -> Outcome | None:
         """Merge a checkpoint into Redis; or say why not."""
@@ -243,21 +247,25 @@ class RefreshTokens:
             return Outcome.ENDED
         if drop_at <= now_ms():
             return Outcome.EXPIRED
-        args = [self._feed.epoch, checkpoint.generation, checkpoint.rotated_at, drop_at, *family.to_hash()]
+        bucket = self._feed.bucket_of(family.id)
+        keys = [self._feed.family_key(family.id), state_key(bucket)]
+        epoch = self._feed.epoch(bucket)
+        args = [epoch, checkpoint.generation, checkpoint.rotated_at, drop_at, *family.to_hash()]
         try:
-            done = self._store.run_script("restore", [family_key(family.id), STATE_KEY], args)
+            done = self._store.run_script(bucket, "restore", keys, args)
         except RedisReplaced:
             done = 0
         return None if done else Outcome.STALE
 
     def _read_hash(self, family_id: UUID) -> dict[str, str] | None:
         """What Redis holds of a family, if it was compared with SQL in this epoch."""
+        bucket, key = self._feed.bucket_of(family_id), self._feed.family_key(family_id)
         try:
-            fields = self._store.ask(lambda c: cast("dict[str, str]", c.hgetall(family_key(family_id))))
+            fields = self._store.ask(bucket, lambda c: cast("dict[str, str]", c.hgetall(key)))
         except RedisReplaced:
-            self._feed.sync()
+            self._feed.sync(bucket)
             return None
-        return fields if fields.get("e") == self._feed.epoch and "u" in fields else None
+        return fields if fields.get("e") == self._feed.epoch(bucket) and "u" in fields else None
 
     def _read_redis(self, family_id: UUID) -> Family | None:
         fields = self._read_hash(family_id)
@@ -277,6 +285,10 @@ class RefreshTokens:
             return _Checkpoint(Family.from_rows(family, session), family.generation, _ms(family.rotated_at), ended)
 
         return self._feed.database.read(read)
+
+
+def rotations_key(bucket: int) -> str:
+    return f"ts:{{{bucket}}}:rotations"
 
 
 def _ms(moment: datetime) -> int:

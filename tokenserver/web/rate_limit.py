@@ -3,10 +3,13 @@
 import hashlib
 import ipaddress
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tokenserver.errors import TooManyRequests
 from tokenserver.storage.redis import RedisReplaced, RedisStore
+
+# One script takes from all limits of a request or from none, so they share a bucket.
+BUCKET: Final = 0
 
 
 class Limit(NamedTuple):
@@ -29,7 +32,7 @@ class RateLimits:
         keys = [_key(limit, subject) for limit, subject in subjects]
         arguments = [number for limit, _ in subjects for number in (limit.interval_ms, limit.burst)]
         try:
-            wait = int(self._store.run_script("take", keys, arguments))
+            wait = int(self._store.run_script(BUCKET, "take", keys, arguments))
         except RedisReplaced:
             return  # counters of another Redis mean nothing; the request itself syncs before it decides
         if wait > 0:
@@ -41,7 +44,7 @@ class RateLimits:
             return
         keys = [_key(limit, subject) for limit, subject in subjects]
         with suppress(RedisReplaced):
-            self._store.run_script("give_back", keys, [limit.interval_ms for limit, _ in subjects])
+            self._store.run_script(BUCKET, "give_back", keys, [limit.interval_ms for limit, _ in subjects])
 
 
 def network_of(address: str | None) -> str:
@@ -58,4 +61,4 @@ def network_of(address: str | None) -> str:
 
 def _key(limit: Limit, subject: str) -> str:
     # Hashed, so that nothing personal and nothing of any length is a key.
-    return f"ts:{{0}}:l:{limit.name}:{hashlib.sha256(subject.encode()).hexdigest()[:24]}"
+    return f"ts:{{{BUCKET}}}:l:{limit.name}:{hashlib.sha256(subject.encode()).hexdigest()[:24]}"

@@ -14,7 +14,7 @@ from tokenserver.oauth.device import Devices
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.issuing import Issued, Issuing
 from tokenserver.oauth.subject import Subjects
-from tokenserver.storage.feed import Feed
+from tokenserver.storage.feed import Feed, Known
 from tokenserver.tokens.authorization_code import AuthorizationCodes
 from tokenserver.tokens.refresh_token import RefreshTokens
 from tokenserver.tokens.revocation import Revocation
@@ -33,7 +33,7 @@ class TokenRequest:
     address: str | None = None
     user_agent: str | None = None
     path: str = ""
-    known: tuple[str, str] = ("", "")
+    known: Known = ()
 
     def need(self, name: str) -> str:
         """Raises InvalidRequest when it is missing."""
@@ -61,7 +61,7 @@ class Collaborators:
 
 
 class FeedMoved(Exception):
-    """Nothing was spent; what this process knew is out of date. The pipeline syncs and starts over."""
+    """Nothing was spent; what this process knew was out of date. The pipeline starts over."""
 
 
 def event_of(rooms: Collaborators, grant_type: str, issued: Issued, *, target: UUID | str, **details: str) -> str:

@@ -1,7 +1,7 @@
 -- Append events if the feed stands where the caller knows it.
 -- KEYS: state, events   ARGV: epoch and feed position that the caller knows, most events that may wait, events (JSON)…
--- Returns 'ok', 'stale' or 'full'. An empty epoch asks for no comparison.
-if ARGV[1] ~= '' then
+-- Returns 'ok', 'stale' or 'full'. The epoch '*' asks for no comparison.
+if ARGV[1] ~= '*' then
   local state = redis.call('HMGET', KEYS[1], 'epoch', 'feed')
   if state[1] ~= ARGV[1] or (state[2] or '') ~= ARGV[2] then
     return 'stale'
