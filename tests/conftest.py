@@ -25,6 +25,8 @@ from hypothesis import settings as hypothesis_settings
 from redis.connection import AbstractConnection
 from sqlalchemy import delete
 
+from tests import thrift
+from tests.thrift import PostgresCopies, hard_hashes  # noqa: F401 - a fixture
 from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
@@ -42,6 +44,7 @@ ADMIN_PASSWORD = "first admin of the tests"
 
 # The same examples in every run, however slow the machine; `--hypothesis-profile=default` looks for others.
 hypothesis_settings.load_profile("ci")
+thrift.begin()
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +56,7 @@ def no_request() -> None:
 @pytest.fixture(scope="session")
 def short_path() -> Iterator[Path]:
     """Unix sockets take short paths only."""
-    path = Path(tempfile.mkdtemp(prefix="ts-"))
+    path = thrift.temporary_folder()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -152,6 +155,7 @@ class Databases:
         self.keys_dir = keys_dir
         self.redis_url = redis_url
         self._templates: dict[str, str] = {}
+        self._copies: PostgresCopies | None = None
 
     def _server(self, backend: str) -> str:
         return EXTERNAL if backend == "external" else self.postgres
@@ -185,14 +189,26 @@ class Databases:
         template = self._templates[backend]
         if backend == "external":
             return template
-        name = f"t{uuid.uuid4().hex[:12]}"
         if backend == "sqlite":
-            path = f"{self.folder}/{name}.sqlite"
+            path = f"{self.folder}/t{uuid.uuid4().hex[:12]}.sqlite"
             shutil.copyfile(template.removeprefix("sqlite:///"), path)
             return f"sqlite:///{path}"
-        source = template.partition("?")[0].rsplit("/", 1)[1]
-        self._admin(backend, f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
-        return self._url(backend, name)
+        if self._copies is None:
+            self._copies = PostgresCopies(self.postgres, _name_of(template))
+        return self._url(backend, self._copies.take())
+
+    def give_back(self, backend: str, url: str) -> None:
+        """What `fresh` made, when nobody uses it any more."""
+        if backend == "sqlite":
+            path = Path(url.removeprefix("sqlite:///"))
+            for file in path.parent.glob(f"{path.name}*"):
+                shutil.rmtree(file) if file.is_dir() else file.unlink()  # a test may have put a folder in its place
+        elif self._copies is not None and backend != "external":
+            self._copies.give_back(_name_of(url))
+
+    def close(self) -> None:
+        if self._copies is not None:
+            self._copies.close()
 
     def settings(self, url: str, **options: Any) -> Settings:
         defaults: dict[str, Any] = {
@@ -204,11 +220,17 @@ class Databases:
         return Settings(**(defaults | options))
 
 
+def _name_of(url: str) -> str:
+    return url.partition("?")[0].rsplit("/", 1)[1]
+
+
 @pytest.fixture(scope="session")
-def databases(short_path: Path, postgres: str, keys_dir: Path, redis_server: RedisServer) -> Databases:
+def databases(short_path: Path, postgres: str, keys_dir: Path, redis_server: RedisServer) -> Iterator[Databases]:
     folder = short_path / "sql"
     folder.mkdir()
-    return Databases(folder, postgres, keys_dir, redis_server.url(0))
+    databases = Databases(folder, postgres, keys_dir, redis_server.url(0))
+    yield databases
+    databases.close()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -217,9 +239,11 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def settings(databases: Databases, backend: str, redis_url: str) -> Settings:
+def settings(databases: Databases, backend: str, redis_url: str) -> Iterator[Settings]:
     """Of a database with the built-in roles, the first-party client and the admin."""
-    return databases.settings(databases.fresh(backend), redis_url=redis_url)
+    url = databases.fresh(backend)
+    yield databases.settings(url, redis_url=redis_url)
+    databases.give_back(backend, url)
 
 
 class Apps:

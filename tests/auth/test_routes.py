@@ -172,6 +172,7 @@ class TestLogin:
             shapes.add(str((sorted(headers.items()), body)))
         assert len(shapes) == 1
 
+    @pytest.mark.usefixtures("hard_hashes")
     def test_unknown_user_costs_as_much_time_as_a_wrong_password(self, api: Api):
         """OWASP ASVS 6.3.8. Without the work for nobody's password the ratio would be about ten."""
         api.register()
