@@ -17,7 +17,7 @@ from tokenserver.audit import usage
 from tokenserver.errors import Unavailable
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import SKEW_MS, now_ms
-from tokenserver.storage.sql import utc_now
+from tokenserver.storage.sql import unhurried, utc_now
 
 logger = logging.getLogger("tokenserver.background")
 
@@ -46,9 +46,9 @@ class Background:
             (self._follow, FOLLOW_SECONDS),
             (self._reconcile, RECONCILE_SECONDS),
             (self._keys, KEYS_SECONDS),
-            (self._seal, SEAL_SECONDS),
-            (self._purge, PURGE_SECONDS),
-            (self._forget, FORGET_SECONDS),
+            (unhurried()(self._seal), SEAL_SECONDS),
+            (unhurried()(self._purge), PURGE_SECONDS),
+            (unhurried()(self._forget), FORGET_SECONDS),
         )
         for chore, seconds in chores:
             name = getattr(chore, "__name__", "chore").strip("_")

@@ -177,6 +177,12 @@ class Settings:
         shown="embedded SQLite in the data folder",
         secret=True,
     )
+    database_timeout: int = _option(
+        8,
+        _duration(1, 300),
+        "Seconds that PostgreSQL or CockroachDB may take for one statement of a request, and half of them for a "
+        "lock; then the request is answered 503. Migrations and the server's own chores take longer.",
+    )
     redis_url: str = _option(
         "",
         _redis_url,

@@ -154,12 +154,14 @@ def furnished(settings: Settings) -> Iterator["Rooms"]:
     from flask import Flask
 
     from tokenserver.rooms import Rooms
+    from tokenserver.storage.sql import unhurried
     from tokenserver.web.request_context import act_as
 
     act_as("cli")
     rooms = Rooms.furnish(Flask("tokenserver"), settings)
     try:
-        yield rooms
+        with unhurried():
+            yield rooms
     finally:
         rooms.database.engine.dispose()
         rooms.store.close()

@@ -3,14 +3,16 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, Uuid, event
+from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, MetaData, TypeDecorator, Uuid, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase
@@ -18,14 +20,18 @@ from sqlalchemy.orm import Session as Transaction
 
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
+from tokenserver.storage.connections import GRACE_SECONDS, connect_arguments, guard
 
-__all__ = ["Base", "Database", "Transaction", "db", "new_id", "utc_now", "when_ended"]
+__all__ = ["Base", "Database", "Transaction", "db", "new_id", "unhurried", "utc_now", "when_ended"]
 
 T = TypeVar("T")
 
 # 40001 serialization_failure: CockroachDB and PostgreSQL ask the client to retry; 40P01 deadlock_detected.
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
+# 40003 statement_completion_unknown: what was asked may have been done, so it isn't asked again.
+UNKNOWN_SQLSTATE: Final = "40003"
 MAX_TRIES: Final = 6
+UNHURRIED_SECONDS: Final = 1800
 _ENDED: Final = "when_ended"
 
 
@@ -76,6 +82,19 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+_unhurried: ContextVar[bool] = ContextVar("unhurried", default=False)
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Statements may take half an hour: for what walks through whole tables while nobody waits for an answer."""
+    token = _unhurried.set(True)
+    try:
+        yield
+    finally:
+        _unhurried.reset(token)
+
+
 class Database:
     """Runs work in transactions on one engine. `info`: what each of them finds in its own `info`."""
 
@@ -92,7 +111,10 @@ class Database:
         app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(settings)
         db.init_app(app)
         with app.app_context():
-            return cls(db.engine)
+            database = cls(db.engine)
+        if database.engine.dialect.name != "sqlite":
+            guard(database.engine, settings.database_timeout + GRACE_SECONDS)
+        return database
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Commit what `work` did, all or nothing; again from its start after a serialization failure.
@@ -127,20 +149,49 @@ class Database:
         committed: bool | None = False
         with Transaction(self.engine, expire_on_commit=False, info=dict(self.info)) as transaction:
             try:
-                transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
-                result = work(transaction)
-                transaction.flush()
-                committed = None  # from here until the commit has returned, nobody knows
-                transaction.commit()
+                connection = transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
+                with _patience(connection) if _unhurried.get() else nullcontext():
+                    result = work(transaction)
+                    transaction.flush()
+                    committed = None  # from here until the commit has returned, nobody knows
+                    transaction.commit()
                 committed = True
                 return result
+            except BaseException as error:
+                if isinstance(error, DBAPIError) and _is_rolled_back(error):
+                    committed = False
+                # Closing alone would leave objects that `work` added as if they were stored: the next try would not
+                # store them again.
+                transaction.rollback()
+                raise
             finally:
                 for callback in transaction.info.get(_ENDED, ()):
                     callback(committed)
 
 
+@contextmanager
+def _patience(connection: Connection) -> Iterator[None]:
+    raw = connection.connection.dbapi_connection
+    usual = getattr(raw, "patience", None)
+    if usual is None:
+        yield  # SQLite, or a connection that waits for ever anyway
+        return
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{UNHURRIED_SECONDS}s'")
+    raw.patience = UNHURRIED_SECONDS + usual  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        raw.patience = usual  # type: ignore[union-attr]
+
+
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "pgcode", None)
+
+
+def _is_rolled_back(error: DBAPIError) -> bool:
+    """Whether the database says so itself, as it may in answer to COMMIT too: a conflict, a violated constraint."""
+    state = _sqlstate(error) or ""
+    return state[:2] in {"23", "40"} and state != UNKNOWN_SQLSTATE
 
 
 def _is_bad_input(error: DBAPIError) -> bool:
@@ -161,7 +212,7 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
         "pool_size": settings.threads + 2,
         "max_overflow": 2,
         "pool_timeout": 2,
-        "connect_args": {"connect_timeout": 3, "application_name": "tokenserver"},
+        "connect_args": connect_arguments(settings.sqlalchemy_url, settings.database_timeout),
     }
 
 
