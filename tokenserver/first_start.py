@@ -4,14 +4,19 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import IntegrityError
 
 from tokenserver.access.permissions import ADMIN
 from tokenserver.access.rights import Rights, create_builtin_roles
 from tokenserver.clients.registry import create_first_party
-from tokenserver.errors import ConfigurationError, Conflict, Invalid
+from tokenserver.errors import ConfigurationError, Conflict, Invalid, StoreUnavailable
 from tokenserver.rooms import Rooms
 from tokenserver.storage import feed, schema
 from tokenserver.storage.sql import Transaction
+
+MAX_TRIES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,12 @@ def prepare(rooms: Rooms) -> Iterator[Step]:
 
 
 def _schema(rooms: Rooms) -> tuple[str, None]:
-    before = schema.current(rooms.database)
-    if before == schema.head():
+    found, needed = schema.current(rooms.database), schema.head()
+    if found != needed:
+        found = schema.upgrade(rooms.database)
+    if found == needed:
         return "database schema is current", None
-    schema.upgrade(rooms.database)
-    return f"database schema: {before or 'empty'} to {schema.head()}", None
+    return f"database schema: {found or 'empty'} to {needed}", None
 
 
 def _keys(rooms: Rooms) -> tuple[str, None]:
@@ -64,7 +70,12 @@ def _rows(rooms: Rooms) -> tuple[str, None]:
         client = create_first_party(tx)
         return "built-in roles and client" + (" created" if created or client else " are there")
 
-    return rooms.database.write(create), None
+    for _ in range(MAX_TRIES):
+        try:
+            return rooms.database.write(create), None
+        except IntegrityError:
+            continue  # another node made the same rows at this moment; now they can be seen
+    raise StoreUnavailable("sql", "other nodes keep making the first rows")
 
 
 def _first_admin(rooms: Rooms) -> tuple[str, Admin | None]:
@@ -80,6 +91,7 @@ def _first_admin(rooms: Rooms) -> tuple[str, Admin | None]:
         raise ConfigurationError(f"TOKENSERVER_ADMIN_EMAIL, TOKENSERVER_ADMIN_PASSWORD: {faults}") from None
 
     def create(tx: Transaction, change: feed.Change) -> bool:
+        feed.lock(tx)  # so that of many nodes one looks after the other
         if Rights.managers(tx):
             return False  # another process was faster
         rooms.people.add(tx, user)

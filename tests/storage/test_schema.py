@@ -59,7 +59,7 @@ def test_cockroachdb_ddl_keeps_the_rules():
 
 def test_migrations_hold_no_data_beside_ddl_and_do_not_import_the_product():
     """A step of DDL and DML together fails on CockroachDB; one that imports models freezes them for ever."""
-    config = schema._config()
+    config = schema.config()
     folder = config.get_main_option("script_location")
     for path in Path(folder).rglob("*.py"):
         text = path.read_text()
@@ -68,6 +68,6 @@ def test_migrations_hold_no_data_beside_ddl_and_do_not_import_the_product():
 
 
 def test_the_ids_of_revisions_form_one_line():
-    script = command.ScriptDirectory.from_config(schema._config())
+    script = command.ScriptDirectory.from_config(schema.config())
     assert len(script.get_heads()) == 1
     assert len(script.get_bases()) == 1

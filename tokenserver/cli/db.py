@@ -24,7 +24,7 @@ def db() -> None:
 def upgrade(as_json: bool) -> None:
     """Bring the schema to what this version needs.
 
-    Servers of the previous version may go on running meanwhile.
+    Servers of the previous version may go on running meanwhile, and any number of nodes may do this at once.
     """
     from tokenserver.storage import schema
 
@@ -36,7 +36,7 @@ def upgrade(as_json: bool) -> None:
         refuse_later(rooms)
         before = schema.current(rooms.database)
         if before != schema.head():
-            schema.upgrade(rooms.database)
+            before = schema.upgrade(rooms.database)
         after = schema.current(rooms.database)
     text = (
         f"the schema is current ({after})" if before == after else f"upgraded from {before or 'empty'} to {after}"

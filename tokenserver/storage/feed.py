@@ -448,6 +448,11 @@ def _locked_states(tx: Transaction, bucket: int) -> tuple[ServerState, ServerSta
     return found[FIRST_STATE], found[FIRST_STATE + bucket]
 
 
+def lock(tx: Transaction) -> None:
+    """Until the end of the transaction no other one passes here."""
+    tx.execute(select(ServerState.id).where(ServerState.id == 1).with_for_update())
+
+
 def initialize(tx: Transaction) -> None:
     """The one row of `server_state`, where it or something in it is missing."""
     state = tx.get(ServerState, FIRST_STATE, with_for_update=True)
