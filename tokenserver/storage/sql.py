@@ -32,6 +32,7 @@ RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
 UNKNOWN_SQLSTATE: Final = "40003"
 MAX_TRIES: Final = 6
 UNHURRIED_SECONDS: Final = 1800
+SQLITE_SECONDS: Final = 5  # that a writer waits for its turn
 _ENDED: Final = "when_ended"
 
 
@@ -204,8 +205,9 @@ def _is_bad_input(error: DBAPIError) -> bool:
 
 def _engine_options(settings: Settings) -> dict[str, Any]:
     if settings.sqlalchemy_url.startswith("sqlite"):
-        # Time enough for a writer to wait for its turn; the file's lock is the queue.
-        return {"connect_args": {"timeout": 5, "check_same_thread": False}, "pool_size": settings.threads + 4}
+        # The file's lock is the queue.
+        options = {"timeout": SQLITE_SECONDS, "check_same_thread": False}
+        return {"connect_args": options, "pool_size": settings.threads + 4}
     return {
         # A dead connection is found before it is used, so that a restart of the database costs no request.
         "pool_pre_ping": True,
@@ -219,8 +221,9 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
 def _prepare_sqlite(engine: Engine) -> None:
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours, below
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+        for pragma in (f"busy_timeout={SQLITE_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _keep_wal(connection)
 
     def on_begin(connection: Any) -> None:
         # A transaction that reads first and writes later would fail at once, not wait, when another one wrote
@@ -230,3 +233,17 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
+
+
+def _keep_wal(connection: sqlite3.Connection) -> None:
+    """The first one to come changes the file; SQLite lets the others who try at that moment fail at once."""
+    deadline = time.monotonic() + SQLITE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, no secret
+        else:
+            return
