@@ -4,6 +4,14 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What an extra brings, which needs no second look.
+WITHIN_server := server
+WITHIN_test := server test
+WITHIN_lint := server test lint
+
+# Each of the many processes that the tests start would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -21,13 +29,13 @@ $(BIN)/python:
 $(VENV)/.installed-%: $(BIN)/python setup.cfg pyproject.toml
 	@echo "installing tokenserver[$*]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
-	@touch $@
+	@touch $(patsubst %,$(VENV)/.installed-%,$(WITHIN_$*))
 
 run: $(VENV)/.installed-server ## serve on http://127.0.0.1:8000, making whatever is missing
 	@exec $(BIN)/tokenserver serve
 
 test: $(VENV)/.installed-test ## every test, on SQLite, PostgreSQL and Redis
-	@$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(ARGS)
 
 lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 	@$(BIN)/ruff format --check .

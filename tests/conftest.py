@@ -5,6 +5,7 @@ Tests that take `app` or `client` run once on SQLite and once on PostgreSQL, eac
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -45,6 +46,8 @@ ADMIN_PASSWORD = "first admin of the tests"
 # The same examples in every run, however slow the machine; `--hypothesis-profile=default` looks for others.
 hypothesis_settings.load_profile("ci")
 thrift.begin()
+# Whoever starts the tests in the background lets SIGINT be ignored, which the servers and commands would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
