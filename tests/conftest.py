@@ -6,19 +6,15 @@ Tests that take `app` or `client` run once on SQLite and once on PostgreSQL, eac
 import os
 import shutil
 import signal
-import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis as redis_client
 import sqlalchemy
 from flask import Flask
 from flask.testing import FlaskClient
@@ -27,14 +23,13 @@ from redis.connection import AbstractConnection
 from sqlalchemy import delete
 
 from tests import thrift
+from tests.redis_servers import SHARED, TOPOLOGY, Topology
 from tests.thrift import PostgresCopies, hard_hashes  # noqa: F401 - a fixture
 from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import FeedRow
-from tokenserver.storage.redis_node import PAUSE_SECONDS
-from tokenserver.storage.redis_server import Program
 from tokenserver.web import request_context
 
 # A server of the reader's own, such as CockroachDB, for which no package carries one.
@@ -64,68 +59,26 @@ def short_path() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@dataclass
-class RedisServer:
-    """A `redis-server` of the tests' own, with many databases."""
-
-    folder: Path
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def socket(self) -> Path:
-        return self.folder / "redis.sock"
-
-    def url(self, database: int = 0) -> str:
-        return f"unix://{self.socket}?db={database}"
-
-    def start(self, *options: str) -> None:
-        command = [Program.find().path, "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
-        command += ["--dir", str(self.folder), "--databases", "4096", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        client = redis_client.Redis(unix_socket_path=str(self.socket))
-        for _ in range(200):
-            try:
-                client.ping()
-                break
-            except redis_client.ConnectionError:
-                time.sleep(0.02)
-        client.close()
-        time.sleep(PAUSE_SECONDS)  # only then does a server ask again that met it while it was away
-
-    def stop(self, *, kill: bool = False) -> None:
-        if self.process is not None:
-            self.process.kill() if kill else self.process.terminate()
-            self.process.wait(20)
-            self.process = None
-
-
 @pytest.fixture(scope="session")
-def redis_server(short_path: Path) -> Iterator[RedisServer]:
-    folder = short_path / "r"
-    folder.mkdir()
-    server = RedisServer(folder)
-    server.start()
-    yield server
-    server.stop()
+def redis_server() -> Iterator[Topology]:
+    with SHARED[TOPOLOGY]() as servers:
+        yield servers
 
 
 @pytest.fixture
-def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def own_redis() -> Iterator[Topology]:
     """For tests that stop, kill or restore it."""
-    server = RedisServer(Path(tempfile.mkdtemp(prefix="ts-")))
-    server.start()
-    yield server
-    server.stop(kill=True)
-    shutil.rmtree(server.folder, ignore_errors=True)
+    with SHARED[TOPOLOGY]() as servers:
+        yield servers
 
 
 _databases = count(1)
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
-    """An empty database of the shared server."""
-    return redis_server.url(next(_databases))
+def redis_url(redis_server: Topology) -> str:
+    """An empty database of the shared server, or the shared cluster, emptied."""
+    return redis_server.fresh_url(next(_databases))
 
 
 @pytest.fixture(scope="session")
@@ -152,11 +105,11 @@ def keys_dir(short_path: Path) -> Path:
 class Databases:
     """Makes migrated, initialised databases by copying one of each kind."""
 
-    def __init__(self, folder: Path, postgres: str, keys_dir: Path, redis_url: str) -> None:
+    def __init__(self, folder: Path, postgres: str, keys_dir: Path, redis: Topology) -> None:
         self.folder = folder
         self.postgres = postgres
         self.keys_dir = keys_dir
-        self.redis_url = redis_url
+        self.redis = redis
         self._templates: dict[str, str] = {}
         self._copies: PostgresCopies | None = None
 
@@ -189,6 +142,7 @@ class Databases:
             # What the first start told the others is old by the time that a test looks.
             rooms_of(app).database.write(lambda tx: tx.execute(delete(FeedRow)))
             rooms_of(app).database.engine.dispose()
+            self.redis.fresh_url(0)  # a cluster has no other database, and is new to every SQL database
         template = self._templates[backend]
         if backend == "external":
             return template
@@ -216,7 +170,7 @@ class Databases:
     def settings(self, url: str, **options: Any) -> Settings:
         defaults: dict[str, Any] = {
             "database_url": url,
-            "redis_url": self.redis_url,
+            "redis_url": self.redis.url(),
             "keys_dir": self.keys_dir,
             "admin_password": ADMIN_PASSWORD,
         }
@@ -228,10 +182,10 @@ def _name_of(url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(short_path: Path, postgres: str, keys_dir: Path, redis_server: RedisServer) -> Iterator[Databases]:
+def databases(short_path: Path, postgres: str, keys_dir: Path, redis_server: Topology) -> Iterator[Databases]:
     folder = short_path / "sql"
     folder.mkdir()
-    databases = Databases(folder, postgres, keys_dir, redis_server.url(0))
+    databases = Databases(folder, postgres, keys_dir, redis_server)
     yield databases
     databases.close()
 
@@ -401,6 +355,9 @@ def queries() -> Callable[[Flask], Any]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("stores")
     terminalreporter.write_line("SQLite, PostgreSQL and Redis: real servers, all started by this run")
+    terminalreporter.write_line(
+        f"Redis: {TOPOLOGY}; TOKENSERVER_TEST_REDIS={'|'.join(SHARED)} runs the suite on another topology"
+    )
     scheme = EXTERNAL.partition("://")[0]
     terminalreporter.write_line(
         f"external: {scheme}, by TOKENSERVER_TEST_DATABASE_URL"

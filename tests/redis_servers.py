@@ -35,6 +35,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from tests.certificates import Authority, Certificate
+from tokenserver.storage.redis_node import PAUSE_SECONDS
 from tokenserver.storage.redis_server import Program
 
 HOST: Final = "127.0.0.1"
@@ -187,6 +188,7 @@ class Server:
     binary: str
     tls: Tls | None = None
     login: tuple[str | None, str] | None = None  # of an administrator
+    socket: Path | None = None
     is_sentinel: bool = False
     process: "subprocess.Popen[bytes] | None" = None
     options: Sequence[str] = ()
@@ -261,7 +263,8 @@ class Server:
             options["username"], options["password"] = self.login
         if self.tls is not None:
             options |= {"ssl": True, **self.tls.query()}
-        client = redis.Redis(host=HOST, port=self.port.number, db=database, protocol=2, **options)
+        where = {"unix_socket_path": str(self.socket)} if self.socket else {"host": HOST, "port": self.port.number}
+        client = redis.Redis(**where, db=database, protocol=2, **options)
         if database == 0:
             self._client = client
         return client
@@ -280,6 +283,7 @@ class Topology:
     """What all have. `start` and `stop` are of all processes; `folder` goes with `close`."""
 
     name: ClassVar[str]
+    running: ClassVar[list["Topology"]] = []
 
     def __init__(self, *, tls: bool | Tls = False, acl: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ts-"))
@@ -287,6 +291,8 @@ class Topology:
         self.binary = program_with_tls() if self.tls else program()
         self.passwords = Passwords.make() if acl else None
         self.servers: list[Server] = []
+        self._copies: dict[Path, Path] = {}
+        self.running.append(self)
         if self.passwords:
             (self.folder / "users.acl").write_text(self.passwords.acl_file(), encoding="utf-8")
 
@@ -302,6 +308,8 @@ class Topology:
         self.close()
 
     def close(self) -> None:
+        if self in self.running:
+            self.running.remove(self)
         for server in self.servers:
             server.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -312,6 +320,7 @@ class Topology:
             server.spawn(*options)
         for server in self.servers:
             server.wait()
+        time.sleep(PAUSE_SECONDS)  # only then does a server ask again that met it while it was away
 
     def stop(self, *, kill: bool = False) -> None:
         for server in self.servers:
@@ -327,6 +336,21 @@ class Topology:
     def resume(self) -> None:
         for server in self.servers:
             server.resume()
+
+    def snapshot(self) -> None:
+        """Keep what the masters hold now."""
+        for server in self.masters():
+            server.client().save()
+            file = self.folder / str(server.port.number) / "dump.rdb"
+            self._copies[file] = file.with_suffix(".copy")
+            shutil.copy(file, self._copies[file])
+
+    def restore(self) -> None:
+        """Kill all, and start with what was kept last."""
+        self.stop(kill=True)
+        for file, copy in self._copies.items():
+            shutil.copy(copy, file)
+        self.start()
 
     def masters(self) -> list[Server]:
         return [s for s in self.servers if not s.is_sentinel and s.is_running and s.client().role()[0] == "master"]
@@ -384,16 +408,24 @@ QUICK: Final = ("appendonly no", "databases 4096", "min-replicas-to-write 0", "m
 
 
 class Single(Topology):
-    """One Redis on a TCP port; `options` are lines of redis.conf that differ from the docs' file."""
+    """One Redis, on a TCP port or a Unix socket; `options`: lines of redis.conf that differ from the docs' file."""
 
     name = "single"
 
-    def __init__(self, *options: str, tls: bool | Tls = False, acl: bool = False) -> None:
+    def __init__(self, *options: str, tls: bool | Tls = False, acl: bool = False, unix: bool = False) -> None:
         super().__init__(tls=tls, acl=acl)
-        self.server = self._server("redis.conf", *QUICK, *options)
+        socket = [f"unixsocket {self.folder / 'redis.sock'}", "port 0"] if unix else []
+        self.server = self._server("redis.conf", *QUICK, *socket, *options)
+        if unix:
+            self.server.socket = self.folder / "redis.sock"
 
     def url(self, database: int = 0) -> str:
+        if self.server.socket:
+            return f"unix://{self.server.socket}?db={database}"
         return self._url("redis", [self.server], f"/{database}")
+
+    def admin(self, database: int = 0) -> Any:
+        return self.server.client(database)
 
 
 class Sentinel(Topology):
@@ -503,6 +535,15 @@ def _in_order(lines: Sequence[str], password: str) -> list[str]:
     lines = [line for line in lines if not line.startswith("requirepass")]
     lines += [f"requirepass {password}"] if password else []
     return sorted(lines, key=lambda line: (line.startswith("sentinel"), "known-" in line, "monitor" not in line))
+
+
+class Everywhere(RedisCluster):
+    """Sees to it that what isn't of one key is of all masters, as with a single Redis."""
+
+    COMMAND_FLAGS = RedisCluster.COMMAND_FLAGS | {"CONFIG SET": RedisCluster.PRIMARIES}
+
+    def keys(self, *args: Any, **_options: Any) -> Any:
+        return [key for node in self.get_primaries() for key in super().keys(*args, target_nodes=node)]
 
 
 class Cluster(Topology):
@@ -641,10 +682,29 @@ class Cluster(Topology):
             if self.tls:
                 options |= {"ssl": True, **self.tls.query()}
             nodes = [ClusterNode(HOST, server.port.number) for server in self.servers if server.is_running]
-            self._admin = RedisCluster(startup_nodes=nodes, **options)
+            self._admin = Everywhere(startup_nodes=nodes, **options)
         return self._admin
 
     def close(self) -> None:
         if self._admin is not None:
             self._admin.close()
         super().close()
+
+
+# By the names that TOKENSERVER_TEST_REDIS takes. A shared cluster is emptied and not hurt, so it needs no replicas.
+SHARED: Final[dict[str, Callable[[], Topology]]] = {
+    "single": lambda: Single(unix=True),
+    "tls": lambda: Single(tls=True),
+    "acl": lambda: Single(acl=True),
+    "sentinel": Sentinel,
+    "cluster": lambda: Cluster(replicas=0),
+}
+
+
+def serving(url: str) -> Topology | None:
+    """Which of those that this process started has this URL, or is behind it."""
+    for topology in Topology.running:
+        for server in topology.servers:
+            if f"{server.address}/" in f"{url}/" or (server.socket and str(server.socket) in url):
+                return topology
+    return None

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from tests.conftest import PASSWORD, Databases, RedisServer, _databases
+from tests.conftest import PASSWORD, Databases, _databases
 from tests.listeners import Authority, authority, listen
 from tests.oidc.suite import ISSUER, PERSON, Module, Provider, RelyingParty
+from tests.redis_servers import Topology
 from tokenserver.access.permissions import USER
 from tokenserver.app import create_app
 from tokenserver.identity.models import User
@@ -29,14 +30,14 @@ def ring(short_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def provide(
-    databases: Databases, redis_server: RedisServer, authority: Authority, ring: Path
+    databases: Databases, redis_server: Topology, authority: Authority, ring: Path
 ) -> Iterator[Callable[..., Provider]]:
     """Makes servers with a person `ann`, of whom every standard claim is known."""
     made: list[Provider] = []
 
     def make(**options: Any) -> Provider:
         defaults = {
-            "redis_url": redis_server.url(next(_databases)),
+            "redis_url": redis_server.fresh_url(next(_databases)),
             "keys_dir": ring,
             "issuer": ISSUER,
             "client_registration": "open",

@@ -6,7 +6,8 @@ from typing import Any
 from flask import Flask
 
 from tests.answers import granted, refused
-from tests.conftest import PASSWORD, Api, Apps, RedisServer, bearer
+from tests.conftest import PASSWORD, Api, Apps, bearer
+from tests.redis_servers import Topology
 from tokenserver.rooms import Rooms
 
 ANN = {"grant_type": "password", "username": "ann", "password": PASSWORD}
@@ -112,7 +113,7 @@ def test_client_s_own_token(api: Api, confidential: tuple[str, str]):
     assert api.introspect(confidential, token).json == {"active": False}
 
 
-def test_store_down_is_not_a_yes(apps: Apps, own_redis: RedisServer, api_of: Callable[[Flask], Api]):
+def test_store_down_is_not_a_yes(apps: Apps, own_redis: Topology, api_of: Callable[[Flask], Api]):
     """Section 2.2.1: 503 with Retry-After; the client must assume the token still exists, and asks again."""
     api = api_of(apps(redis_url=own_redis.url()))
     tokens = api.signed_in()

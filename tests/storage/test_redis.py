@@ -1,7 +1,5 @@
 """The store itself: who answers, who does not, and that nobody waits for a Redis that is known to be away."""
 
-import os
-import signal
 import socketserver
 import threading
 import time
@@ -9,9 +7,17 @@ import time
 import pytest
 
 from tests.redis_access import raw_redis
+from tests.redis_servers import Single
 from tokenserver.errors import ConfigurationError, StoreUnavailable
 from tokenserver.storage.redis import RedisReplaced, RedisStore
 from tokenserver.storage.redis_node import PAUSE_SECONDS
+
+
+@pytest.fixture
+def own_redis():
+    """One, whatever the topology of the run: what is asked here is how the store meets one Redis process."""
+    with Single(unix=True) as server:
+        yield server
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def heals(store):
 
 def test_a_hanging_redis_is_waited_for_once_and_heals(store, own_redis, round_trips):
     """E17."""
-    os.kill(own_redis.process.pid, signal.SIGSTOP)
+    own_redis.pause()
     try:
         with pytest.raises(StoreUnavailable):
             ping(store)
@@ -49,7 +55,7 @@ def test_a_hanging_redis_is_waited_for_once_and_heals(store, own_redis, round_tr
                     ping(store)
         assert trips.count == 0
     finally:
-        os.kill(own_redis.process.pid, signal.SIGCONT)
+        own_redis.resume()
     store._homes[0].breaker._retry_at = time.monotonic()
     assert heals(store)
 
@@ -102,6 +108,17 @@ def test_a_master_that_became_a_replica_takes_nothing(store, own_redis):
         store.ask(0, lambda client: client.set("a", "b"))
     raw_redis(store).replicaof("no", "one")
     assert heals(store)
+
+
+def test_a_user_who_may_not_is_an_outage():
+    """E18."""
+    with Single(acl=True) as server:
+        made = RedisStore(server.url())
+        server.admin().execute_command("ACL SETUSER", "tokenserver", "-get")
+        with pytest.raises(StoreUnavailable) as refusal:
+            made.ask_unverified(0, lambda client: client.get("ts:{0}:x"))
+        assert "NoPermission" in refusal.value.private
+        made.close()
 
 
 def test_garbage_on_the_port_is_an_outage(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from flask import Flask
 
 from tests.answers import PAGES, PROBLEM_MEMBERS, faults, granted, refused, word
-from tests.conftest import ADMIN_PASSWORD, PASSWORD, Api, Apps, Databases, RedisServer, bearer
+from tests.conftest import ADMIN_PASSWORD, PASSWORD, Api, Apps, Databases, bearer
+from tests.redis_servers import Topology
 from tokenserver.app import rooms_of
 from tokenserver.clients.models import ClientRow
 from tokenserver.errors import ConfigurationError
@@ -224,7 +225,7 @@ def unavailable(api: Api, requests: dict[str, tuple[str, str, dict[str, Any]]]) 
     return wrong
 
 
-def test_without_redis_nothing_is_decided(apps: Apps, own_redis: RedisServer, api_of: Callable[[Flask], Api]):
+def test_without_redis_nothing_is_decided(apps: Apps, own_redis: Topology, api_of: Callable[[Flask], Api]):
     """OWASP ASVS 16.5.2: 503 with Retry-After, never a 500, never a yes; and all is well when it is back."""
     app = apps(redis_url=own_redis.url())
     api = api_of(app)

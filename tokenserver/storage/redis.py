@@ -15,6 +15,7 @@ from redis.exceptions import (
     AskError,
     ClusterDownError,
     MovedError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -38,6 +39,7 @@ AWAY: Final = (
     ClusterDownError,
     ReadOnlyError,
     OutOfMemoryError,
+    NoPermissionError,
 )
 
 
