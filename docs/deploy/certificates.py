@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """Makes what docker-compose.yml needs for TLS and signing in between its services; needs the package cryptography.
 
     python certificates.py FOLDER [NAME …]
 
-FOLDER has a subfolder for each service, where the service finds what is for it alone; NAMEs are further names of the
-balancer. Redis, PostgreSQL and the balancer have an authority each, so that a certificate of one is a stranger to
-the others. What is there, and good for another 30 days, stays: run it again to renew, then restart the services.
+FOLDER has a subfolder for each service, where the service finds what is for it alone; NAMEs are further names of
+the balancer. Redis, PostgreSQL and the balancer have an authority each, so that a certificate of one is a stranger
+to the others. What is there, and good for another 30 days, stays: run it again to renew, then restart the services.
 CockroachDB's certificates are made by `cockroach cert` (cockroachdb/certificates.sh).
 """
 
@@ -106,7 +105,8 @@ class Authority:
         self.pem = certificate_file.read_bytes()
         self._certificate = x509.load_pem_x509_certificate(self.pem)
         loaded = serialization.load_pem_private_key(key_file.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+            sys.exit(f"{key_file} is no key of ours")
         self._key = loaded
 
     def renew(self, folder: Path, wanted: Certificate) -> bool:
