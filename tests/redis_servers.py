@@ -34,6 +34,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from tests import thrift
 from tests.certificates import Authority, Certificate
 from tokenserver.storage.redis_node import PAUSE_SECONDS
 from tokenserver.storage.redis_server import Program
@@ -286,7 +287,7 @@ class Topology:
     running: ClassVar[list["Topology"]] = []
 
     def __init__(self, *, tls: bool | Tls = False, acl: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ts-"))
+        self.folder = thrift.temporary_folder()
         self.tls = Tls.make(self.folder / "tls") if tls is True else tls or None
         self.binary = program_with_tls() if self.tls else program()
         self.passwords = Passwords.make() if acl else None
@@ -621,9 +622,9 @@ class Cluster(Topology):
 
         def find() -> Server | None:
             for server in self.masters():
-                for first, last, owner, *_ in server.client().execute_command("CLUSTER SLOTS"):
-                    if first <= slot <= last and int(owner[1]) == server.port.number:
-                        return server
+                me = server.client().execute_command("CLUSTER NODES")[server.address]
+                if any(int(slots[0]) <= slot <= int(slots[-1]) for slots in me["slots"]):
+                    return server
             return None
 
         found: Server = until(find, f"a master has slot {slot}")

@@ -102,7 +102,10 @@ class Sentinel(Location):
         try:
             host, port = self._sentinels.discover_master(self._service)  # type: ignore[no-untyped-call]
         except MasterNotFoundError as error:
-            raise StoreUnavailable("redis", "no Sentinel that answers knows a master of this service") from error
+            # redis-py writes every setting of each connection into its message; the kinds of faults are in it too.
+            kinds = ", ".join(sorted(set(re.findall(r"\b[A-Z]\w*Error\b", str(error)))))
+            fault = f"the Sentinels name no master of {self._service}" + (f": {kinds}" if kinds else "")
+            raise StoreUnavailable("redis", fault) from None
         except redis.RedisError as error:
             raise StoreUnavailable("redis", f"Sentinel: {type(error).__name__}") from error
         return self._parts.node(host, port, self._query, self._database)
