@@ -195,16 +195,15 @@ class Sessions:
         if client_id is not None:
             families.append(RefreshFamily.client_id == client_id)
 
-        ended = tx.execute(select(RefreshFamily.id, RefreshFamily.session_id).where(*families)).all()
+        fields = {"ended_at": utc_now(), "end_reason": reason.value}
+        # Found and ended in one statement: of two who end the same at once, one finds it, and records it.
+        end_families = update(RefreshFamily).where(*families).values(fields)
+        ended = tx.execute(end_families.returning(RefreshFamily.id, RefreshFamily.session_id)).all()
         if family_id is not None or client_id is not None:
             # A session ends with the last of its families; a browser's doesn't, whatever its clients give back.
             sessions.append(Session.id.in_(self._left_empty(tx, ended, client_id)))
             sessions.append(Session.cookie_digest.is_(None))
-        gone = tx.scalars(select(Session.id).where(*sessions)).all()
-
-        fields = {"ended_at": utc_now(), "end_reason": reason.value}
-        tx.execute(update(RefreshFamily).where(RefreshFamily.id.in_([f for f, _ in ended])).values(fields))
-        tx.execute(update(Session).where(Session.id.in_(gone)).values(fields))
+        gone = tx.scalars(update(Session).where(*sessions).values(fields).returning(Session.id)).all()
         for family, session in ended:
             change.note(Kind.FAMILY, family)
             if session not in gone:
