@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run init test lint bench format docs-config clean
+.PHONY: help run init test lint bench faults format docs-config clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 
 bench: $(VENV)/.installed-test ## each path as a ratio to the raw signature of the same run
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+faults: $(VENV)/.installed-test ## stores and processes that fail, under load; ARGS="E09 E13" runs some
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 format: $(VENV)/.installed-lint ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff format .

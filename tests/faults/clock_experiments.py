@@ -1,0 +1,54 @@
+"""E12: every worker restarted, and clocks that are an hour off."""
+
+import time
+from pathlib import Path
+
+from tests.faults.deployment import readiness, spawn
+from tests.faults.history import Outcome
+from tests.faults.plan import GRACE, Finding, NotHere, Run, experiment, now
+
+
+def faked(seconds: int) -> dict[str, str]:
+    """The environment of a program whose clock is off by so much. Raises NotHere without libfaketime."""
+    library = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+    if library is None:
+        raise NotHere("libfaketime is not installed")
+    # Waits are measured by the monotonic clock, which no administrator sets.
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+d}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+@experiment(
+    "E12",
+    "all processes of the nodes restarted; node 2 with a clock 1 h fast for 70 s, then 1 h slow for 8 s",
+    "rotated and revoked tokens stay dead, nobody is signed out; a node with a wrong clock deletes nothing",
+)
+def clocks(run: Run) -> Finding:
+    found = Finding()
+    with run.deployed() as made, run.loaded(made, holders=12) as load:
+        rotated = load.clients.holders(10, people=2)
+        for holder in rotated:
+            load.clients.refresh(holder)
+            load.clients.refresh(holder)
+        time.sleep(1.5)  # safe in SQL
+        for node in made.nodes:
+            node.stop()
+            node.start()
+        restarted = now()
+        notes = []
+        # The fast one for longer than it takes to purge (once a minute).
+        for off, seconds in ((3600, 70), (-3600, 8)):
+            made.nodes[1].kill()
+            spawn(made.nodes[1], **faked(off))
+            time.sleep(seconds)
+            status, missing = readiness(made.nodes[1])
+            notes.append(f"{off / 3600:+.0f} h: {status} {' '.join(missing) or 'ready'}")
+        made.nodes[1].kill()
+        made.nodes[1].start()
+        for holder in rotated:  # the grace is over, by every clock
+            assert now() > restarted + GRACE
+            op = load.clients.refresh(holder, holder.spent[-1][0], honest=False)
+            found.require(op.outcome is Outcome.FAIL, f"a consumed token was answered {op.status}")
+        load.settle()
+    run.verdict(found)
+    found.tell(readyz_of_the_node=", ".join(notes))
+    return found
