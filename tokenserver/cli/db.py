@@ -1,5 +1,8 @@
 """`tokenserver db`: the schema of the database."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import click
 
 from tokenserver.cli.command import (
@@ -12,6 +15,10 @@ from tokenserver.cli.command import (
     show,
 )
 from tokenserver.config import Settings
+from tokenserver.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tokenserver.storage.plan import Step
 
 
 @click.group()
@@ -60,3 +67,55 @@ def current(as_json: bool) -> None:
         as_json=as_json,
         text=f"{found or 'empty'}{pending}",
     )
+
+
+@db.command()
+@click.option(
+    "--dialect",
+    type=click.Choice(["sqlite", "postgresql", "cockroachdb"]),
+    help="The SQL of this one, without asking a database.",
+)
+@click.option("--from", "start", metavar="REVISION", help="With --dialect: the revision to begin at, or empty.")
+@json_option
+def plan(dialect: str | None, start: str | None, as_json: bool) -> None:
+    """Show what `upgrade` would do, and change nothing.
+
+    That is the SQL of the missing steps, what each statement locks, and about how many rows its table has.
+    """
+    from tokenserver.storage import plan as plans
+    from tokenserver.storage import schema
+
+    if start and not dialect:
+        raise click.UsageError("--from needs --dialect")
+    settings = Settings.load()
+    log_to_stderr(settings, "ERROR")
+    if dialect:
+        found = start
+        if found and not schema.is_known(found):
+            raise ConfigurationError(f"there is no revision {found}")
+        steps = plans.steps(dialect, found)
+    else:
+        with furnished(settings) as rooms:
+            refuse_later(rooms)
+            found, dialect = find_schema(rooms), rooms.database.engine.dialect.name
+            steps = plans.steps(dialect, found, rooms.database if found else None)
+    data = {
+        "dialect": dialect,
+        "from": found,
+        "to": schema.head(),
+        "steps": [step._asdict() | {"statements": [each._asdict() for each in step.statements]} for step in steps],
+    }
+    show(data, as_json=as_json, text="\n".join(_script(dialect, found, steps)))
+
+
+def _script(dialect: str, found: str | None, steps: "list[Step]") -> Iterator[str]:
+    """SQL that can be run as it is, with comments."""
+    if not steps:
+        yield f"-- nothing to do: the schema is at {found}"
+    for step in steps:
+        whole = {"sqlite": "in one transaction with the others", "postgresql": "one transaction"}
+        yield f"-- {step.revision}: {step.what} ({whole.get(dialect, 'each statement by itself')})"
+        for each in step.statements:
+            size = "" if each.rows is None else f" (about {each.rows:,} rows)"
+            yield f"\n-- locks {each.locks}{size}\n{each.sql}"
+        yield ""

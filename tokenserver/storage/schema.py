@@ -50,6 +50,15 @@ def head() -> str | None:
     return ScriptDirectory.from_config(config()).get_current_head()
 
 
+def is_known(revision: str) -> bool:
+    """Whether this version has the step."""
+    try:
+        ScriptDirectory.from_config(config()).get_revision(revision)
+    except CommandError:
+        return False
+    return True
+
+
 def upgrade(database: Database, to: str = "head") -> str | None:
     """The revision that was found; what was missing to `to` is there afterwards, whoever did it.
 
