@@ -23,6 +23,7 @@ from redis.connection import AbstractConnection
 from sqlalchemy import delete
 
 from tests import thrift
+from tests.postgres_servers import tls_postgres_server
 from tests.redis_servers import SHARED, TOPOLOGY, Topology
 from tests.thrift import PostgresCopies, hard_hashes  # noqa: F401 - a fixture
 from tokenserver import first_start
@@ -84,6 +85,10 @@ def redis_url(redis_server: Topology) -> str:
 @pytest.fixture(scope="session")
 def postgres(short_path: Path) -> Iterator[str]:
     """URL of a server, without a database name."""
+    if os.environ.get("TOKENSERVER_TEST_POSTGRES_TLS") == "1":
+        with tls_postgres_server(max_connections="200") as (tls, _):
+            yield tls.url()
+        return
     os.environ.setdefault("XDG_RUNTIME_DIR", str(short_path))  # where pgserver keeps its locks
     import pgserver
 

@@ -212,10 +212,10 @@ def _running(server: PostgresServer) -> Iterator[PostgresServer]:
 class Certificates:
     """An authority, and what it has issued, in a folder of its own; names as `cockroach cert` gives them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "Authority of the tests") -> None:
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("Authority of the tests")
+        self._name = _name(name)
         self.ca_file = folder / "ca.crt"
         ca = _builder(self._name, self._name, self._key).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True

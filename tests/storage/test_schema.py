@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy_cockroachdb.psycopg2 import CockroachDBDialect_psycopg2
 
 from tokenserver.cli import program
 from tokenserver.cli.command import run
@@ -47,17 +46,6 @@ def test_a_wrong_model_would_be_noticed(database):
         connection.exec_driver_sql("DROP INDEX ix_feed_created_at")
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata)
-
-
-def test_cockroachdb_ddl_keeps_the_rules():
-    """design: random UUID keys, no sequences, no serial columns; compiled here because no server can be had."""
-    for table in Base.metadata.sorted_tables:
-        ddl = str(sa.schema.CreateTable(table).compile(dialect=CockroachDBDialect_psycopg2()))
-        assert "SERIAL" not in ddl.upper()
-        assert "SEQUENCE" not in ddl.upper()
-        assert "PRIMARY KEY" in ddl
-        keys = [column for column in table.primary_key.columns if isinstance(column.type, sa.Integer)]
-        assert all(column.autoincrement is False for column in keys)
 
 
 def test_migrations_hold_no_data_beside_ddl_and_do_not_import_the_product():

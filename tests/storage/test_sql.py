@@ -1,5 +1,7 @@
 """The one way to run a transaction: retries what the database asks to retry, and says so when it is away."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from tokenserver.app import rooms_of
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.sql import MAX_TRIES, Database
+from tokenserver.storage.sql import MAX_TRIES, Database, when_ended
 
 
 @pytest.fixture
@@ -46,6 +48,87 @@ def test_serialization_failures_are_retried_until_they_pass(serializable):
     value = serializable.read(lambda tx: tx.execute(sa.text("SELECT value FROM counters")).scalar_one())
     assert value == 2
     assert len(tries) == 3
+
+
+CONTENDER = """
+import sys, threading, uuid
+import sqlalchemy as sa
+from tokenserver.errors import StoreUnavailable
+from tokenserver.storage.sql import Database, when_ended
+
+url, threads, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+engine = sa.create_engine(url, isolation_level="SERIALIZABLE", pool_size=threads)
+database = Database(engine)
+conflicts, refused, ended = [], [], []
+
+@sa.event.listens_for(engine, "handle_error")
+def count(context):
+    if context.original_exception.pgcode == "40001":
+        conflicts.append(1)
+
+def increment(tx):
+    when_ended(tx, ended.append)
+    value = tx.execute(sa.text("SELECT value FROM counters WHERE id = 1")).scalar_one()
+    tx.execute(sa.text("INSERT INTO effects VALUES (:id)"), {"id": uuid.uuid4()})
+    tx.execute(sa.text("UPDATE counters SET value = :v WHERE id = 1"), {"v": value + 1})
+
+def work():
+    for _ in range(rounds):
+        while True:
+            try:
+                database.write(increment)
+                break
+            except StoreUnavailable:
+                refused.append(1)
+
+workers = [threading.Thread(target=work) for _ in range(threads)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+engine.dispose()
+print(len(conflicts), len(refused), ended.count(True), ended.count(None))
+"""
+
+
+def test_under_contention_every_commit_counts_once(serializable):
+    """Two processes with four threads each that read a number, note it and write the next one."""
+    with serializable.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE effects (id uuid PRIMARY KEY)")
+    url = serializable.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", CONTENDER, url, "4", "10"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=240)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    conflicts, _, committed, unknown = (sum(map(int, column)) for column in zip(*said, strict=True))
+    with serializable.engine.connect() as connection:
+        value = connection.exec_driver_sql("SELECT value FROM counters").scalar_one()
+        effects = connection.exec_driver_sql("SELECT count(*) FROM effects").scalar_one()
+    assert (value, effects, committed, unknown) == (80, 80, 80, 0)
+    assert conflicts > 0
+
+
+@pytest.mark.parametrize(
+    ("state", "tries", "ends"),
+    [("40001", MAX_TRIES, [False] * MAX_TRIES), ("40003", 1, [None]), ("23514", 1, [False])],
+)
+def test_what_is_answered_to_a_commit(serializable, state, tries, ends):
+    """40001, "restart transaction": again. 40003, CockroachDB's ambiguous result: never again, it may have been
+    done. A violated constraint: the caller's."""
+    with serializable.engine.begin() as connection:
+        connection.exec_driver_sql(f"""
+            CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN
+                RAISE EXCEPTION 'at the end' USING ERRCODE = '{state}'; END $$ LANGUAGE plpgsql;
+            CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON counters DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    ran, ended = [], []
+
+    def work(tx):
+        ran.append(1)
+        when_ended(tx, ended.append)
+        tx.execute(sa.text("UPDATE counters SET value = 9"))
+
+    with pytest.raises(IntegrityError if state == "23514" else StoreUnavailable):
+        serializable.write(work)
+    assert (len(ran), ended) == (tries, ends)
 
 
 def test_endless_contention_is_unavailable_not_an_error(serializable):
@@ -118,13 +201,3 @@ def test_a_database_that_is_away_is_unavailable():
     with pytest.raises(StoreUnavailable):
         database.read(lambda tx: tx.execute(sa.text("SELECT 1")))
     assert time.monotonic() - started < 10
-
-
-def test_tls_parameters_reach_the_driver():
-    url = "cockroachdb://root@127.0.0.1:26257/defaultdb?sslmode=verify-full&sslrootcert=/c/ca.crt&sslcert=/c/c.crt"
-    database = Database.of(Flask("tls"), Settings(database_url=url, redis_url="unix:///nowhere"))
-    _, options = database.engine.dialect.create_connect_args(database.engine.url)
-    assert options["sslmode"] == "verify-full"
-    assert options["sslrootcert"] == "/c/ca.crt"
-    assert options["sslcert"] == "/c/c.crt"
-    assert database.engine.dialect.name == "cockroachdb"

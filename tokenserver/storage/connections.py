@@ -87,7 +87,7 @@ class Gate:
     def close(self, cause: str) -> None:
         with self._lock:
             if self._cause is None:
-                logger.warning("the database is away: %s", " ".join(cause.split()))
+                logger.info("the database is away: %s", " ".join(cause.split()))
             self._cause = cause
             self._next_try = time.monotonic() + PAUSE_SECONDS
 
@@ -103,7 +103,7 @@ class Gate:
     def _open(self) -> None:
         with self._lock:
             if self._cause is not None:
-                logger.warning("the database is back")
+                logger.info("the database is back")
             self._cause = None
 
 
