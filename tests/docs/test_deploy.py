@@ -143,7 +143,7 @@ class TestEveryService:
         waited = SERVICES[name].get("depends_on", {})
         for other, how in waited.items():
             its_kind = {
-                "service_healthy": "healthcheck" in SERVICES[other],
+                "service_healthy": "test" in SERVICES[other].get("healthcheck", {}),
                 "service_completed_successfully": "restart" not in SERVICES[other],
                 "service_started": "restart" in SERVICES[other],
             }
