@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from tests.answers import granted, refused
 from tests.conftest import PASSWORD, Api, Apps
+from tests.redis_access import raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
 from tokenserver.rooms import Rooms
-from tokenserver.storage.feed import family_key
 
 
 def test_reused_refresh_token_ends_the_chain(apps: Apps, api_of: Callable[[Flask], Api]):
@@ -43,7 +43,7 @@ def test_refresh_token_ends_when_idle_and_absolutely(apps: Apps, api_of: Callabl
         """As Redis sees it."""
         family_id, _ = rooms.refresh_tokens.parse(token) or pytest.fail("no token of ours")
         for field in ("r", "x"):
-            rooms.store.unverified.hincrby(family_key(family_id), field, -seconds * 1000)
+            raw_redis(rooms.store).hincrby(rooms.feed.family_key(family_id), field, -seconds * 1000)
 
     forgotten, used = api.signed_in(), api.login()
     pass_time(forgotten["refresh_token"], 3601)
