@@ -29,7 +29,7 @@ the environment wins. [.env.example](../.env.example) lists them all.
 | --- | --- | --- | --- |
 {rows}
 
-Redis Sentinel and Redis Cluster have their place among the URLs; this version refuses to start with them.
+[Redis](redis.md) has its URLs one by one, with TLS, Sentinel and Cluster.
 
 `tokenserver doctor` says what is wrong with the configuration in use.
 """
