@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -148,23 +148,31 @@ class Authority:
 
 
 def make_redis_user(root: Path) -> list[str]:
-    """Its password is in the nodes' `.env` alone; Redis has the digest."""
-    dotenv = root / "server" / ".env"
-    if dotenv.exists():
-        return []
-    password = secrets.token_urlsafe(32)
+    """Its password is in the nodes' `.env` alone; Redis has the digest, and what this version may send."""
+    dotenv, acl_file = root / "server" / ".env", root / "redis" / "users.acl"
+    made = []
+    if not dotenv.exists():
+        files = {
+            "ssl_ca_certs": "redis-ca.crt",
+            "ssl_certfile": "redis-client.crt",
+            "ssl_keyfile": "redis-client.key",
+        }
+        query = urlencode({name: str(MOUNTED / file) for name, file in files.items()}, safe="/")
+        url = f"rediss://tokenserver:{secrets.token_urlsafe(32)}@redis:6379/0?{query}"
+        write(dotenv, f"TOKENSERVER_REDIS_URL={url}\n".encode(), TOKENSERVER, 0o400)
+        made.append("server/.env")
+    password = urlsplit(dotenv.read_text(encoding="utf-8").partition("=")[2].strip()).password or ""
     digest = hashlib.sha256(password.encode()).hexdigest()
     template = ACL_TEMPLATE.read_text(encoding="utf-8").replace("TOKENSERVER-SHA256", digest)
     # Redis takes no comments there. One Redis alone has neither replicas nor Sentinels.
     lines = [line for line in template.splitlines() if line.startswith(("user default", "user tokenserver"))]
     # For the health check, which can do nothing else.
     lines.append("user health on nopass resetkeys resetchannels -@all +ping")
-    write(root / "redis" / "users.acl", "\n".join([*lines, ""]).encode(), REDIS, 0o400)
-    files = {"ssl_ca_certs": "redis-ca.crt", "ssl_certfile": "redis-client.crt", "ssl_keyfile": "redis-client.key"}
-    query = urlencode({name: str(MOUNTED / file) for name, file in files.items()}, safe="/")
-    line = f"TOKENSERVER_REDIS_URL=rediss://tokenserver:{password}@redis:6379/0?{query}\n"
-    write(dotenv, line.encode(), TOKENSERVER, 0o400)
-    return ["redis/users.acl", "server/.env"]
+    content = "\n".join([*lines, ""]).encode()
+    if not acl_file.exists() or acl_file.read_bytes() != content:
+        write(acl_file, content, REDIS, 0o400)
+        made.append("redis/users.acl")
+    return made
 
 
 def make_superuser(root: Path) -> list[str]:

@@ -292,6 +292,14 @@ def test_what_expires_soon_is_renewed_and_so_is_another_name(tmp_path):
     assert maker.make(tmp_path, ["two.example.org"]) == ["balancer/server"]
 
 
+def test_the_user_of_redis_follows_the_template_and_keeps_its_password(secrets_folder):
+    acl_file, dotenv = secrets_folder / "redis" / "users.acl", secrets_folder / "server" / ".env"
+    before = acl_file.read_bytes(), dotenv.read_bytes()
+    acl_file.write_bytes(before[0].replace(b"+ping", b"+other"))
+    assert certificates().make(secrets_folder, ["auth.example.org"]) == ["redis/users.acl"]
+    assert (acl_file.read_bytes(), dotenv.read_bytes()) == before
+
+
 def test_a_lost_authority_is_followed_by_new_certificates(tmp_path):
     maker = certificates()
     maker.make(tmp_path)
