@@ -544,7 +544,10 @@ class Everywhere(RedisCluster):
     COMMAND_FLAGS = RedisCluster.COMMAND_FLAGS | {"CONFIG SET": RedisCluster.PRIMARIES}
 
     def keys(self, *args: Any, **_options: Any) -> Any:
-        return [key for node in self.get_primaries() for key in super().keys(*args, target_nodes=node)]
+        found: list[Any] = []
+        for node in self.get_primaries():
+            found += super().keys(*args, target_nodes=node)
+        return found
 
 
 class Cluster(Topology):
