@@ -55,6 +55,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "TRUSTED_PROXIES": (0, {"2": 2}),
     "ENV": ("development", {"development": "development"}),
     "ALLOW_PLAINTEXT": (False, {"1": True, "yes": True, "true": True, "off": False}),
+    "DRAIN_DELAY": (0, {"0": 0, "10s": 10, "5m": 300}),
     "LOG_LEVEL": ("info", {"debug": "debug", "error": "error"}),
 }
 REFUSED: dict[str, tuple[str, ...]] = {
@@ -108,6 +109,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "TRUSTED_PROXIES": ("-1", "11", "yes"),
     "ENV": ("prod", "Production"),
     "ALLOW_PLAINTEXT": ("2",),
+    "DRAIN_DELAY": ("-1", "6m"),
     "LOG_LEVEL": ("INFO", "trace"),
 }
 PRODUCTION = {
@@ -318,3 +320,10 @@ class TestProduction:
 )
 def test_loopback(host: str, answer: bool):
     assert is_loopback(host) == answer
+
+
+def test_production_drains_by_itself():
+    settings = Settings.load(PRODUCTION)
+    assert settings.drain_delay == 5
+    assert Settings.load(PRODUCTION | {"TOKENSERVER_DRAIN_DELAY": "0"}).drain_delay == 0
+    assert Settings.load(settings.environment()).drain_delay == 5

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tokenserver.access import routes as access_routes
@@ -14,7 +14,7 @@ from tokenserver.auth import routes as auth_routes
 from tokenserver.background import Background, end_with_parent
 from tokenserver.clients import routes as client_routes
 from tokenserver.config import Settings
-from tokenserver.errors import StoreUnavailable
+from tokenserver.errors import ClockWrong, StoreUnavailable
 from tokenserver.identity import routes as identity_routes
 from tokenserver.identity import user_routes
 from tokenserver.oauth import consent_routes, denials, endpoints
@@ -28,6 +28,7 @@ from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
 from tokenserver.rooms import Rooms
 from tokenserver.storage import redis_rules
+from tokenserver.storage.clock import Clock
 from tokenserver.verify.errors import Refusal
 from tokenserver.verify.flask import Guard
 from tokenserver.web import docs_page, health, openapi, problems, request_context, security_headers
@@ -35,11 +36,13 @@ from tokenserver.web import docs_page, health, openapi, problems, request_contex
 MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
 PAGES = ("/login", "/consent", "/device", "/oauth/authorize", "/oauth/logout")
+# What needs neither a clock nor a store.
+PUBLISHED = ("/healthz", "/readyz", "/.well-known/", "/docs", "/openapi.json", "/pages/")
 # Who renders the errors below a path; problem details everywhere else.
 TONGUES = dict.fromkeys(PAGES, error_page.render) | {"/oauth/": oauth_errors.render}
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, is_draining: Callable[[], bool] = lambda: False) -> Flask:
     settings = settings or Settings.load()
     app = Flask("tokenserver", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
     problems.register(app, TONGUES)
+    _decide_nothing_by_a_wrong_clock(app, rooms.clock)
     denials.register(app, rooms.trail)
     guard = Guard(
         rooms.active_tokens.verifier, authorize=rooms.admission.admit, on_error=_refused(settings.audience)
@@ -172,20 +176,30 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     )
     app.register_blueprint(assets.blueprint())
-    app.register_blueprint(health.blueprint(_readiness(rooms)))
+    app.register_blueprint(health.blueprint(_readiness(rooms), is_draining))
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
     app.register_blueprint(docs_page.blueprint())
     return app
 
 
-def create_worker() -> Flask:
-    """For server processes: with the chores that run beside the requests."""
+def _decide_nothing_by_a_wrong_clock(app: Flask, clock: Clock) -> None:
+    @app.before_request
+    def check() -> None:
+        if not request.path.startswith(PUBLISHED):
+            clock.require()
+
+
+def create_worker(is_draining: Callable[[], bool] = lambda: False) -> Flask:
+    """For server processes: with the chores that run beside the requests. `is_draining`: no more requests are
+    wanted, though those that come are answered.
+    """
     end_with_parent()
-    app = create_app()
+    app = create_app(is_draining=is_draining)
     rooms = rooms_of(app)
     logging.basicConfig(
         level=rooms.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    rooms.clock.watch()
     rooms.ensure_keys()
     # Away now is no reason not to start: it answers 503 and heals. Wrong for good is one.
     with suppress(StoreUnavailable):
@@ -208,8 +222,14 @@ def _refused(realm: str) -> Callable[[Refusal], Response]:
 
 
 def _readiness(rooms: Rooms) -> dict[str, Callable[[], object]]:
+    def redis() -> None:
+        with suppress(ClockWrong):  # it is missing already, and may not write the mirror again
+            rooms.clock.require()
+            rooms.feed.sync()
+
     return {
+        "clock": rooms.clock.require,
         "sql": lambda: rooms.database.read(lambda tx: tx.connection().exec_driver_sql("SELECT 1")),
-        "redis": rooms.feed.sync,
+        "redis": redis,
         "keys": lambda: rooms.keys.signer(rooms.settings.signing_alg),
     }

@@ -65,6 +65,7 @@ class Background:
         failing = False
         while not self._stopped.wait(seconds):
             try:
+                self._rooms.clock.require()  # what isn't expired yet would be deleted
                 chore()
                 failing = False
             except Unavailable as error:

@@ -297,6 +297,13 @@ class Settings:
         "Lets `production` talk to SQL and Redis without TLS, where the network itself is private.",
         shown="`off`",
     )
+    drain_delay: int = _option(
+        -1,
+        _duration(0, 300),
+        "When the server is asked to end, it goes on answering for so long while `/readyz` says 503, so that a "
+        "balancer moves away before the server stops listening. Longer than the balancer takes to notice.",
+        shown="none; 5 s in production",
+    )
     log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "How much is logged.")
 
     def __post_init__(self) -> None:
@@ -306,6 +313,8 @@ class Settings:
             set_default(self, "issuer", f"http://{f'[{host}]' if ':' in host else host}:{self.port}")
         if not self.audience:
             set_default(self, "audience", self.issuer)
+        if self.drain_delay < 0:
+            set_default(self, "drain_delay", 5 if self.env == "production" else 0)
         if self.refresh_idle_ttl > self.refresh_token_ttl:
             set_default(self, "refresh_idle_ttl", self.refresh_token_ttl)
         if self.browser_session_idle_ttl > self.browser_session_ttl:

@@ -4,6 +4,7 @@
     ├── ConfigurationError      the start is refused; one line says which setting and why
     ├── Unavailable             try again later; nothing was decided
     │   ├── StoreUnavailable    SQL or Redis is away
+    │   ├── ClockWrong          this node's clock differs from those of the stores
     │   └── Overloaded          the password hashing queue is full
     ├── TooManyRequests         a rate limit
     └── Refused                 the request can't be granted as it is
@@ -60,6 +61,15 @@ class StoreUnavailable(Unavailable):
     def __init__(self, store: str, private: str = "") -> None:
         self.store = store
         super().__init__(private=f"{store}: {private}")
+
+
+class ClockWrong(Unavailable):
+    code = "clock_wrong"
+    public = "The clock of this server is wrong. Try again: another one may answer."
+    retry_after = 5
+
+    def __init__(self, private: str) -> None:
+        super().__init__(private=f"the clock of this node: {private}")
 
 
 class Overloaded(Unavailable):

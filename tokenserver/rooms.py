@@ -38,6 +38,7 @@ from tokenserver.oauth.issuing import Issuing
 from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.oauth.request_object import RequestObjects
 from tokenserver.oauth.subject import Subjects
+from tokenserver.storage.clock import NODE_SKEW_SECONDS, Clock
 from tokenserver.storage.feed import Entry, Feed, Kind
 from tokenserver.storage.redis import RedisStore
 from tokenserver.storage.sql import Database
@@ -54,15 +55,13 @@ from tokenserver.web.fetch import Fetcher
 from tokenserver.web.pagination import Pages
 from tokenserver.web.rate_limit import RateLimits
 
-# Clocks of the nodes may differ by so much.
-NODE_SKEW_SECONDS = 10
-
 
 @dataclass(frozen=True)
 class Rooms:
     settings: Settings
     database: Database
     store: RedisStore
+    clock: Clock
     keys: KeyRing
     feed: Feed
     people: People
@@ -174,6 +173,7 @@ class Rooms:
             settings=settings,
             database=database,
             store=store,
+            clock=Clock.of(database, store),
             keys=keys,
             feed=feed,
             people=people,

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Deployment
 from tokenserver.cli import doctor, store_checks
 from tokenserver.cli.finding import Check
-from tokenserver.storage import redis_rules, schema
+from tokenserver.storage import clock, redis_rules, schema
 
 
 class Finding(NamedTuple):
@@ -233,8 +233,8 @@ def test_postgresql(deployment: Deployment, databases: Any, redis_url: str, monk
     url = databases.fresh("postgresql")
     stores = {"DATABASE_URL": url, "REDIS_URL": redis_url}
     assert examine(deployment, **stores)["clock of database"].status == "ok"
-    monkeypatch.setattr(store_checks, "_sql_time", lambda _rooms: time.time() + 5)
-    assert warned(deployment, **stores)["clock of database"].detail.startswith("differs from this machine by ")
+    monkeypatch.setattr(clock, "sql_time", lambda _database: time.time() + 3)
+    assert warned(deployment, **stores)["clock of database"].detail.startswith("this machine is ")
 
 
 # Redis

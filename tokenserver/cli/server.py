@@ -26,8 +26,7 @@ from tokenserver.config import PREFIX, Settings
 from tokenserver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from granian.server.mp import MPServer
-
+    from tokenserver.cli.supervisor import Supervisor
     from tokenserver.first_start import Admin
     from tokenserver.rooms import Rooms
 
@@ -148,7 +147,7 @@ def _require_initialised(rooms: "Rooms") -> None:
 # Saying so
 
 
-def _announce(server: "MPServer", settings: Settings, steps: Steps) -> None:
+def _announce(server: "Supervisor", settings: Settings, steps: Steps) -> None:
     started = time.perf_counter()
     while not _is_ready(server.bind_addr, settings.port):
         if server.interrupt_signal:

@@ -1,19 +1,16 @@
 """What `doctor` looks at in SQL and in Redis."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from tokenserver.cli.command import find_schema, furnished, is_later
 from tokenserver.cli.finding import INIT, Finding, Status
 from tokenserver.config import Settings
+from tokenserver.storage import clock
 
 if TYPE_CHECKING:
     from tokenserver.rooms import Rooms
-
-SKEW_WARNING: Final = 1.0  # seconds
-SKEW_FAULT: Final = 10.0
 
 
 def database(settings: Settings) -> Iterator[Finding]:
@@ -36,7 +33,7 @@ def database(settings: Settings) -> Iterator[Finding]:
             yield Finding("schema", "ok", f"revision {found}")
         yield from _rows(rooms)
         if rooms.database.engine.dialect.name != "sqlite":
-            yield _clock("database", lambda: _sql_time(rooms))
+            yield _clock("database", lambda: clock.sql_time(rooms.database))
 
 
 def _rows(rooms: "Rooms") -> Iterator[Finding]:
@@ -92,7 +89,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
                 "the append-only file is off: a restart of Redis loses the newest refresh tokens",
                 "set `appendonly yes` in the configuration of Redis",
             )
-        yield _clock("redis", lambda: _redis_time(store))
+        yield _clock("redis", lambda: clock.redis_time(store))
         if find_schema(rooms) is None:
             return
         if all(_is_known(rooms, bucket) for bucket in store.buckets):
@@ -119,23 +116,9 @@ def _is_known(rooms: "Rooms", bucket: int) -> bool:
 
 
 def _clock(name: str, ask: Callable[[], float]) -> Finding:
-    before = time.time()
-    there = ask()
-    after = time.time()
-    # The question took a while: the clocks differ at least by this.
-    skew = max(0.0, before - there, there - after)
-    if skew <= SKEW_WARNING:
+    skew = clock.skew(ask)
+    if abs(skew) <= clock.WARNING:
         return Finding(f"clock of {name}", "ok", "agrees with this machine")
-    status: Status = "fault" if skew > SKEW_FAULT else "warning"
-    detail = f"differs from this machine by {skew:.1f} s"
+    status: Status = "fault" if abs(skew) > clock.LIMIT else "warning"
+    detail = f"this machine is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
     return Finding(f"clock of {name}", status, detail, "let both machines set their clocks by NTP")
-
-
-def _sql_time(rooms: "Rooms") -> float:
-    query = "SELECT extract(epoch FROM clock_timestamp())"
-    return float(rooms.database.read(lambda tx: tx.connection().exec_driver_sql(query).scalar_one()))
-
-
-def _redis_time(store: Any) -> float:
-    _, (seconds, microseconds) = store.ask_unverified(0, lambda client: client.time())
-    return float(seconds) + float(microseconds) / 1e6

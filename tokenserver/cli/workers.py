@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -20,11 +20,11 @@ from tokenserver.errors import ConfigurationError, TokenserverError
 
 if TYPE_CHECKING:
     from flask import Flask
-    from granian.server.mp import MPServer
+
+    from tokenserver.cli.supervisor import Supervisor
 
 PORT_PATIENCE: Final = 3.0  # seconds that workers of a server that was killed may take to end
-# That requests may take to finish; containers are killed 10 s after they were asked to end.
-DRAIN_SECONDS: Final = 8
+FINISH_SECONDS: Final = 8  # that requests may take to finish once the workers listen no more
 CONNECTIONS: Final = 512  # of each worker at a time; further ones wait in the kernel's queue
 # Until a request's head must be complete, and as long as a connection may idle. A balancer keeps its connections
 # idle for up to a minute and expects them to be there.
@@ -68,30 +68,31 @@ def _port_fault(settings: Settings, address: str) -> int:
     return 0
 
 
-def answer() -> "Flask":
+def answer(is_draining: Callable[[], bool]) -> "Flask":
     """What a worker process answers with; runs there."""
     from tokenserver.app import create_worker
 
     try:
-        return create_worker()
+        return create_worker(is_draining)
     except TokenserverError as error:
         raise SystemExit(f"tokenserver: {sentence(error)}") from None
 
 
-def create(settings: Settings, address: str) -> "MPServer":
+def create(settings: Settings, address: str) -> "Supervisor":
     import multiprocessing
 
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
-    from granian.server.mp import MPServer
+
+    from tokenserver.cli.supervisor import Supervisor
 
     # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     # A forked worker would share this process's locks, connections and lock on the data folder.
     multiprocessing.set_start_method("spawn", force=True)
-    server = MPServer(
+    server = Supervisor(
         "tokenserver.app:create_worker",
         address=address,
         port=settings.port,
@@ -105,7 +106,8 @@ def create(settings: Settings, address: str) -> "MPServer":
         ),
         websockets=False,
         respawn_failed_workers=True,
-        workers_kill_timeout=DRAIN_SECONDS,
+        workers_kill_timeout=FINISH_SECONDS,
+        drain_delay=settings.drain_delay,
         log_level=LogLevels.debug if settings.log_level == "debug" else LogLevels.error,
         log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},
     )
@@ -114,10 +116,12 @@ def create(settings: Settings, address: str) -> "MPServer":
     return server
 
 
-def run(server: "MPServer") -> None:
+def run(server: "Supervisor") -> None:
+    from tokenserver.cli.supervisor import Worker
+
     try:
         # Loaded by our own function: granian's would look into the working folder for modules first.
-        server.serve(target_loader=answer, wrap_loader=False)
+        server.serve(target_loader=Worker(answer, server.phase), wrap_loader=False)
     except SystemExit:
         if not server.interrupt_signal:
             raise TokenserverError(

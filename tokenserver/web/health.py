@@ -8,7 +8,7 @@ from tokenserver.errors import TokenserverError
 from tokenserver.web.wire import json_response
 
 
-def blueprint(checks: Mapping[str, Callable[[], object]]) -> Blueprint:
+def blueprint(checks: Mapping[str, Callable[[], object]], is_draining: Callable[[], bool]) -> Blueprint:
     """`checks`: name of a part → a call that raises when the part is missing."""
     routes = Blueprint("health", __name__)
 
@@ -24,9 +24,9 @@ def blueprint(checks: Mapping[str, Callable[[], object]]) -> Blueprint:
                 check()
             except TokenserverError:
                 missing.append(name)
-        status = "not ready" if missing else "ok"
-        response = json_response({"status": status, "missing": missing}, 503 if missing else 200)
-        if missing:
+        status = "not ready" if missing else "draining" if is_draining() else "ok"
+        response = json_response({"status": status, "missing": missing}, 200 if status == "ok" else 503)
+        if status != "ok":
             response.headers["Retry-After"] = "1"
         return response
 

@@ -44,7 +44,7 @@ def _health(summary: str, *statuses: str, missing: bool) -> Json:
 
 OWN: Final[dict[tuple[str, str], Json]] = {
     ("/healthz", "get"): _health("Say that this process answers", "ok", missing=False),
-    ("/readyz", "get"): _health("Say whether requests can be served", "ok", "not ready", missing=True),
+    ("/readyz", "get"): _health("Say whether requests can be served", "ok", "not ready", "draining", missing=True),
     ("/openapi.json", "get"): {"tags": [TAG]}
     | published(
         "Read this description",

@@ -1,0 +1,131 @@
+"""The process of `serve` above its workers: it replaces those that die, and ends them so that no request is lost.
+
+Ending has two steps. First the node *drains*: `/readyz` answers 503, so that balancers send no more, and everything
+is still answered, each answer with `Connection: close`, so that no client holds on to a connection that is about to
+go. After that the workers stop listening and finish what they have begun.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from ctypes import c_byte
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Final
+
+from granian.server.mp import MPServer
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+# A worker that ends by itself so soon after the one before it isn't started again.
+SOON: Final = 5.5
+_SERVING, _DRAINING, _STOPPING = range(3)
+
+
+class Phase:
+    """Of a node; its processes share it. A worker gets it when it is spawned."""
+
+    def __init__(self) -> None:
+        spawning = get_context("spawn")
+        self._value = spawning.RawValue(c_byte, _SERVING)
+        self._loaded = spawning.RawValue(c_byte, False)
+
+    def drain(self) -> None:
+        self._value.value = _DRAINING
+
+    def stop(self) -> None:
+        self._value.value = _STOPPING
+
+    def loaded(self) -> None:
+        """Says a worker whose application is there."""
+        self._loaded.value = True
+
+    @property
+    def has_loaded(self) -> bool:
+        """Whether any worker ever has."""
+        return bool(self._loaded.value)
+
+    @property
+    def is_draining(self) -> bool:
+        """Or past it."""
+        return bool(self._value.value != _SERVING)
+
+    @property
+    def is_stopping(self) -> bool:
+        return bool(self._value.value == _STOPPING)
+
+
+class Supervisor(MPServer):
+    """`drain_delay` in s: from the first signal until workers stop listening; a second signal cuts it short."""
+
+    def __init__(self, *args: Any, drain_delay: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.phase = Phase()
+        self._drain_delay = drain_delay
+        self._asked_again = threading.Event()
+
+    def signal_handler_interrupt(self, *args: Any, **_options: Any) -> None:
+        if self.interrupt_signal:
+            self._asked_again.set()
+        super().signal_handler_interrupt(*args)  # type: ignore[no-untyped-call]
+
+    def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
+        # Not granian's loop, which may overlook a worker that dies while it replaces another one, and takes two
+        # workers killed from outside for a crash loop.
+        while not self.interrupt_signal:
+            self.main_loop_interrupt.wait()
+            self.main_loop_interrupt.clear()
+            dead = {self.interrupt_children.pop() for _ in tuple(self.interrupt_children)}
+            if dead and not self.interrupt_signal:
+                if any(self._died_at_start(index) for index in dead):
+                    self.interrupt_children.extend(dead)  # the exit code tells
+                    break
+                self._respawn_workers(sorted(dead), spawn_target, target_loader)
+        if self.interrupt_signal:
+            self.phase.drain()
+            self._asked_again.wait(self._drain_delay)
+        self.phase.stop()
+
+    def _died_at_start(self, index: int) -> bool:
+        """By itself: not because somebody killed it, as the kernel does when memory is short."""
+        if self.wrks[index].inner.exitcode == -signal.SIGKILL:
+            return False
+        return not self.phase.has_loaded or time.monotonic() - self.respawned_wrks.get(index, -SOON) < SOON
+
+
+class Worker:
+    """What a worker process answers with. `load` makes the application there, given whether the node drains."""
+
+    def __init__(self, load: "Callable[[Callable[[], bool]], WSGIApplication]", phase: Phase) -> None:
+        self._load = load
+        self._phase = phase
+
+    def __call__(self) -> "WSGIApplication":
+        _heed_sigterm_only_when(lambda: self._phase.is_stopping)
+        phase, application = self._phase, self._load(lambda: self._phase.is_draining)
+        phase.loaded()
+
+        def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            return application(environ, _closing(start_response) if phase.is_draining else start_response)
+
+        return answer
+
+
+def _closing(start_response: "StartResponse") -> "StartResponse":
+    """RFC 9112 section 9.6: the last answer on this connection."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        return start_response(status, [*headers, ("Connection", "close")], *exc_info)
+
+    return start
+
+
+def _heed_sigterm_only_when(told: Callable[[], bool]) -> None:
+    """Supervisors such as systemd send SIGTERM to all processes of a service at once; who drains goes on."""
+    from granian import _signals
+
+    def set_signals(handler: Callable[[int, Any], None], *_reload: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: handler(number, frame) if told() else None)
+
+    _signals.set_main_signals = set_signals
