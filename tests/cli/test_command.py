@@ -81,7 +81,7 @@ def test_without_a_command_the_help_is_shown(empty: Deployment, path: tuple[str,
         (("client", "show", "nobody"), "There is no such client."),
         (("client", "delete", "first-party"), "The built-in client can't be deleted."),
         (("client", "rotate-secret", "first-party"), "A public client has no secret."),
-        (("session", "revoke"), "Give either the ID of a session or --user."),
+        (("session", "revoke"), "Give either the ID of a session, --user or --all."),
         (("session", "revoke", "7b0f6a52-9d5b-4a3e-8f0a-0d7f5f3b2c1d"), "There is no such live session."),
         (("keys", "rotate"), "Verifiers may not know the next key yet."),
         (("keys", "rotate", "--alg", "PS256"), "The key ring has no key for this algorithm."),
@@ -110,6 +110,7 @@ DATA = (
     ("role", "list"),
     ("session", "list"),
     ("session", "revoke", "--user", "admin"),
+    ("session", "revoke", "--all"),
 )
 
 

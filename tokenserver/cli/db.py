@@ -1,6 +1,10 @@
 """`tokenserver db`: the schema of the database."""
 
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +19,7 @@ from tokenserver.cli.command import (
     show,
 )
 from tokenserver.config import Settings
-from tokenserver.errors import ConfigurationError
+from tokenserver.errors import ConfigurationError, TokenserverError
 
 if TYPE_CHECKING:
     from tokenserver.storage.plan import Step
@@ -119,3 +123,44 @@ def _script(dialect: str, found: str | None, steps: "list[Step]") -> Iterator[st
             size = "" if each.rows is None else f" (about {each.rows:,} rows)"
             yield f"\n-- locks {each.locks}{size}\n{each.sql}"
         yield ""
+
+
+@db.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@json_option
+def backup(file: Path, as_json: bool) -> None:
+    """Copy a SQLite database to FILE, which must not exist, as it is at this moment.
+
+    A server may run on it meanwhile. PostgreSQL and CockroachDB have tools of their own: see docs/backup.md.
+    """
+    settings = Settings.load()
+    scheme, _, path = settings.sqlalchemy_url.partition(":///")
+    if scheme != "sqlite":
+        raise ConfigurationError("this database is backed up by its own tools: docs/backup.md says how")
+    if not Path(path).is_file():
+        raise ConfigurationError("there is no database yet: run `tokenserver init`")
+    try:
+        size = _copy_sqlite(Path(path), file)
+    except FileExistsError:
+        raise TokenserverError(private=f"{file} is there already") from None
+    except (OSError, sqlite3.Error) as error:
+        raise TokenserverError(private=f"{file}: {getattr(error, 'strerror', None) or error}") from None
+    show({"file": str(file), "bytes": size}, as_json=as_json, text=f"{size} bytes in {file}")
+
+
+def _copy_sqlite(source: Path, file: Path) -> int:
+    """Whole or not at all, readable for this user alone; its size."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    if file.exists():
+        raise FileExistsError
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(sqlite3.connect(source, timeout=10)) as connection:
+            connection.execute("VACUUM INTO ?", (str(partial),))
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.link(partial, file)  # unlike a rename, never over another one
+    finally:
+        partial.unlink(missing_ok=True)
+    return file.stat().st_size

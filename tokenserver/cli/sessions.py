@@ -52,13 +52,23 @@ def list_sessions(user: str | None, limit: int, as_json: bool) -> None:
 @session.command()
 @click.argument("session_id", metavar="[ID]", type=click.UUID, required=False)
 @click.option("--user", metavar="USER", help="End all sessions of this user: user name, e-mail address or id.")
+@click.option(
+    "--all",
+    "everybody",
+    is_flag=True,
+    help="End all sessions of everybody, refuse every token issued so far, of clients too, and compare all that "
+    "Redis holds with the database. The last step of each restore.",
+)
 @json_option
-def revoke(session_id: UUID | None, user: str | None, as_json: bool) -> None:
-    """End a session, or all of a user, with the access and refresh tokens issued in them."""
+def revoke(session_id: UUID | None, user: str | None, everybody: bool, as_json: bool) -> None:
+    """End a session, or all of a user, with the access and refresh tokens issued in them; or everything."""
     from tokenserver.errors import NotFound
 
-    if (session_id is None) == (user is None):
-        raise click.UsageError("Give either the ID of a session or --user.")
+    if [session_id is not None, user is not None, everybody].count(True) != 1:
+        raise click.UsageError("Give either the ID of a session, --user or --all.")
+    if everybody:
+        _revoke_all(as_json=as_json)
+        return
     with opened(redis=True) as rooms:
         from tokenserver.tokens.sessions import EndReason
 
@@ -73,3 +83,20 @@ def revoke(session_id: UUID | None, user: str | None, as_json: bool) -> None:
 
         ended = rooms.feed.change(end)
     show({"ended": ended}, as_json=as_json, text=f"{len(ended)} ended")
+
+
+def _revoke_all(*, as_json: bool) -> None:
+    with opened(redis=True) as rooms:
+        from tokenserver.storage import feed
+        from tokenserver.tokens.sessions import EndReason
+
+        def end(tx: "Transaction", change: "Change") -> int:
+            # A restored database doesn't know all that Redis does, such as families that began after the backup.
+            feed.distrust(tx)
+            return rooms.sessions.end_all(tx, change, EndReason.REVOKED)
+
+        count = rooms.feed.change(end)
+        for bucket in rooms.store.buckets:
+            rooms.feed.verify(bucket)
+    text = f"{count} ended; every token issued so far is refused, and everybody signs in again"
+    show({"sessions": count}, as_json=as_json, text=text)

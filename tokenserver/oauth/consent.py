@@ -13,6 +13,7 @@ from tokenserver.audit.record import record
 from tokenserver.clients.metadata import CLIENT_ID
 from tokenserver.errors import NotFound
 from tokenserver.oauth import scope as scopes
+from tokenserver.oauth.errors import UnauthorizedClient
 from tokenserver.oauth.models import Consent
 from tokenserver.storage.feed import Change, Feed, Kind
 from tokenserver.storage.sql import Transaction, utc_now
@@ -57,7 +58,10 @@ class Consents:
         try:
             self._feed.database.write(add)
         except IntegrityError:
-            self._feed.database.write(add)  # another tab was faster; now there is a row
+            try:
+                self._feed.database.write(add)  # another tab was faster; now there is a row
+            except IntegrityError:
+                raise UnauthorizedClient(reason="client_deleted") from None
 
     def of_user(
         self, user_id: UUID, *, limit: int, before: tuple[datetime, str] | None = None

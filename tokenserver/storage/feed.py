@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, LargeBinary, String, delete, insert, select
+from sqlalchemy import BigInteger, LargeBinary, String, delete, insert, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.errors import StoreUnavailable
@@ -451,6 +451,12 @@ def _locked_states(tx: Transaction, bucket: int) -> tuple[ServerState, ServerSta
 def lock(tx: Transaction) -> None:
     """Until the end of the transaction no other one passes here."""
     tx.execute(select(ServerState.id).where(ServerState.id == 1).with_for_update())
+
+
+def distrust(tx: Transaction) -> None:
+    """As if Redis had been replaced: the next `verify` writes the mirror again from SQL under a new epoch, and no
+    family in Redis counts as known. For a SQL that is older than what Redis holds."""
+    tx.execute(update(ServerState).values(epoch="", redis_run_id=""))
 
 
 def initialize(tx: Transaction) -> None:

@@ -145,7 +145,8 @@ class Sessions:
     @staticmethod
     def join(tx: Transaction, session_id: UUID, client_id: str) -> bool:
         """The client takes part in the session: it will be told when it ends. In the transaction that issues the
-        first code or token; False: the session has ended meanwhile, and nothing may be issued in it."""
+        first code or token; False: the session has ended or the client was deleted meanwhile, and nothing may be
+        issued to it."""
         # Shared with other clients, but whoever ends the session waits for this, and sees who joined.
         live = select(Session.id).where(Session.id == session_id, Session.ended_at.is_(None))
         if tx.scalar(live.with_for_update(read=True)) is None:
@@ -155,8 +156,7 @@ class Sessions:
                 with tx.begin_nested():
                     tx.add(SessionClient(session_id=session_id, client_id=client_id, created_at=utc_now()))
             except IntegrityError:  # it joined by another request just now, or it was deleted
-                if tx.get(SessionClient, (session_id, client_id)) is None:
-                    raise
+                return tx.get(SessionClient, (session_id, client_id)) is not None
         return True
 
     # Ending
@@ -214,20 +214,20 @@ class Sessions:
         self._announce(tx, Session.id.in_(gone))
         return len(ended) + len(gone)
 
-    def end_all(self, tx: Transaction, change: Change) -> int:
+    def end_all(self, tx: Transaction, change: Change, reason: EndReason = EndReason.EMERGENCY) -> int:
         """Everybody signs in again, in every browser too; how many sessions were live.
 
         They may be many: it is one note and one event, however many. The note alone would not do, since it is
         forgotten when the last token it is about has expired, and a session lives longer than that.
         """
         change.note(Kind.EVERYTHING)
-        fields = {"ended_at": utc_now(), "end_reason": EndReason.EMERGENCY.value}
+        fields = {"ended_at": utc_now(), "end_reason": reason.value}
         tx.execute(update(RefreshFamily).where(RefreshFamily.ended_at.is_(None)).values(fields))
         ended = tx.execute(update(Session).where(Session.ended_at.is_(None)).returning(Session.id).values(fields))
         count = len(ended.all())
         # Only now are the rows locked, and nobody joins any more.
         self._announce(tx, and_(*(getattr(Session, name) == value for name, value in fields.items())))
-        record(tx, Event.SESSION_ENDED, reason=EndReason.EMERGENCY.value, sessions=count)
+        record(tx, Event.SESSION_ENDED, reason=reason.value, sessions=count)
         return count
 
     @staticmethod

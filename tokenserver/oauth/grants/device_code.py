@@ -56,7 +56,8 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
             authenticated_at=authenticated_at,
             amr=amr,
         )
-        rooms.sessions.join(tx, session.id, client.client_id)
+        if not rooms.sessions.join(tx, session.id, client.client_id):
+            raise InvalidGrant(reason="client_deleted")
         if not client.allows("refresh_token"):
             return None
         return rooms.sessions.start_family(
