@@ -1,6 +1,7 @@
 """PostgreSQL with TLS and client certificates (`sslmode=verify-full`): the server works over it, and refuses in one
 line, without telling secrets, what it must not trust."""
 
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,16 +14,22 @@ from tests.live_server import COMMAND, free_port
 from tests.postgres_servers import Certificates, tls_postgres_server
 from tokenserver import first_start
 from tokenserver.app import rooms_of
+from tokenserver.background import Background
 from tokenserver.cli import program
 from tokenserver.cli.command import run
 
 SECRET = "hunter2"
+INITIALISE = Path(__file__).parents[2] / "docs/deploy/postgresql/initialise.sql"
 
 
 @pytest.fixture(scope="module")
 def server_and_certificates():
     with tls_postgres_server() as both:
-        both[0].sql("CREATE ROLE app LOGIN", "CREATE DATABASE tokens OWNER app")
+        # What the documents tell operators to run; psql would change the database at its own word.
+        first, second = INITIALISE.read_text().split("\\connect tokenserver\n")
+        for database, script in (("postgres", first), ("tokenserver", second)):
+            statements = re.sub(r"--.*", "", script).split(";")
+            both[0].sql(*(each for each in statements if each.strip()), database=database)
         yield both
 
 
@@ -38,9 +45,13 @@ def certificates(server_and_certificates):
 
 @pytest.fixture
 def url(server, certificates):
-    """Of a user that owns the database, and has a password that nobody asks for."""
-    base = f"postgresql://app:{SECRET}@localhost:{server.port}/tokens"
-    return f"{base}?{certificates.query('app')}"
+    """Of the user that serves, with a password that nobody asks for."""
+    return url_of("tokenserver", server, certificates)
+
+
+def url_of(user, server, certificates):
+    base = f"postgresql://{user}:{SECRET}@localhost:{server.port}/tokenserver"
+    return f"{base}?{certificates.query(user)}"
 
 
 @pytest.fixture
@@ -48,17 +59,32 @@ def settings(databases, url, redis_url):
     return databases.settings(url, redis_url=redis_url)
 
 
-def test_the_server_works_over_it(app, api):
-    rooms = rooms_of(app)
-    list(first_start.prepare(rooms))
+def test_the_server_works_over_it(apps, server, certificates, api_of):
+    """As a user that may read and write rows alone; the one that migrates is another."""
+    owner = rooms_of(apps(database_url=url_of("tokenserver_owner", server, certificates)))
+    list(first_start.prepare(owner))
+    app = apps()
+    api, rooms = api_of(app), rooms_of(app)
     ssl = "SELECT version, current_user FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     version, user = rooms.database.read(lambda tx: tx.execute(sa.text(ssl)).one())
     assert version.startswith("TLSv1.")
-    assert user == "app"
+    assert user == "tokenserver"
     tokens = api.signed_in()
     assert api.refresh(tokens["refresh_token"]).status_code == 200
     assert api.me(tokens["access_token"]).status_code == 200
     assert api.http.post("/auth/login", json={"login": "ann", "password": PASSWORD}).status_code == 200
+    background = Background(rooms)
+    for chore in (
+        background._drain,
+        background._reconcile,
+        background._seal,
+        background._purge,
+        background._forget,
+    ):
+        chore()
+    for statement in ("CREATE TABLE more (n int)", "DROP TABLE users", "ALTER TABLE users ADD COLUMN c int"):
+        with pytest.raises(sa.exc.ProgrammingError):
+            rooms.database.write(lambda tx, sql=statement: tx.execute(sa.text(sql)))
 
 
 def other_authority(url, _certificates, folder):
@@ -82,7 +108,7 @@ def certificate_of_another_user(url, certificates, _folder):
 
 
 def certificate_of_another_authority(url, _certificates, folder):
-    certificate, key = Certificates(folder, "Another authority").issue("app")
+    certificate, key = Certificates(folder, "Another authority").issue("tokenserver")
     return with_value(with_value(url, "sslcert", certificate), "sslkey", key)
 
 
@@ -104,7 +130,7 @@ REFUSALS = {
     other_authority: "certificate verify failed",
     other_host: 'does not match host name "127.0.0.1"',
     no_client_certificate: "connection requires a valid client certificate",
-    certificate_of_another_user: 'certificate authentication failed for user "app"',
+    certificate_of_another_user: 'certificate authentication failed for user "tokenserver"',
     certificate_of_another_authority: "unknown ca",
     no_tls: "no encryption",
     no_such_root: "does not exist",

@@ -450,7 +450,7 @@ def _locked_states(tx: Transaction, bucket: int) -> tuple[ServerState, ServerSta
 
 def lock(tx: Transaction) -> None:
     """Until the end of the transaction no other one passes here."""
-    tx.execute(select(ServerState.id).where(ServerState.id == 1).with_for_update())
+    tx.execute(select(ServerState.id).where(ServerState.id == FIRST_STATE).with_for_update())
 
 
 def distrust(tx: Transaction) -> None:
