@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from tokenserver.app import rooms_of
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.sql import MAX_TRIES, Database, when_ended
+from tokenserver.storage import sql
+from tokenserver.storage.sql import MAX_TRIES, Database, unhurried, when_ended
 
 
 @pytest.fixture
@@ -174,6 +175,31 @@ class TestSQLite:
         assert pragma("foreign_keys") == 1
         assert pragma("synchronous") == 2
         assert pragma("busy_timeout") == 5000
+
+    def test_commands_wait_longer_than_requests(self, apps, monkeypatch):
+        """For a file that another process holds."""
+        monkeypatch.setattr(sql, "SQLITE_SECONDS", 0.1)
+        holder, database = rooms_of(apps()).database, rooms_of(apps()).database
+        held, release = threading.Event(), threading.Event()
+
+        def hold(tx):
+            held.set()
+            release.wait(60)
+
+        thread = threading.Thread(target=holder.write, args=(hold,))
+        thread.start()
+        held.wait(60)
+        tries = []
+        sa.event.listen(
+            database.engine, "handle_error", lambda context: tries.append(1) or (len(tries) == 3 and release.set())
+        )
+        with pytest.raises(StoreUnavailable):
+            database.write(lambda tx: None)
+        assert len(tries) == 1
+        with unhurried():
+            database.write(lambda tx: None)
+        thread.join()
+        assert len(tries) >= 3
 
     def test_writers_queue_up_instead_of_failing(self, apps):
         """Two processes that read and then write: with a deferred BEGIN one of them would fail at once."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -130,7 +131,8 @@ class Database:
         return self._run(work, "DEFERRED")
 
     def _run(self, work: Callable[[Transaction], T], sqlite_begin: str) -> T:
-        for attempt in range(1, MAX_TRIES + 1):
+        started = time.monotonic()
+        for attempt in count(1):
             try:
                 return self._once(work, sqlite_begin)
             except IntegrityError:
@@ -138,6 +140,8 @@ class Database:
             except DBAPIError as error:
                 if _sqlstate(error) in RETRIED_SQLSTATES and attempt < MAX_TRIES:
                     time.sleep(random.uniform(0.5, 1.0) * 0.01 * 2**attempt)  # noqa: S311 - jitter, no secret
+                    continue
+                if _is_busy_file(error) and time.monotonic() - started < _sqlite_patience() - SQLITE_SECONDS:
                     continue
                 if _is_bad_input(error):
                     raise
@@ -195,6 +199,10 @@ def _is_rolled_back(error: DBAPIError) -> bool:
     return state[:2] in {"23", "40"} and state != UNKNOWN_SQLSTATE
 
 
+def _is_busy_file(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def _is_bad_input(error: DBAPIError) -> bool:
     """A programming error or a value the database refuses (SQLSTATE class 22, 23, 42): not an outage."""
     state = _sqlstate(error)
@@ -235,9 +243,14 @@ def _prepare_sqlite(engine: Engine) -> None:
     event.listen(engine, "begin", on_begin)
 
 
+def _sqlite_patience() -> float:
+    """SQLite's queue isn't fair: of many processes one may come too late again and again."""
+    return 60 if _unhurried.get() else SQLITE_SECONDS
+
+
 def _keep_wal(connection: sqlite3.Connection) -> None:
     """The first one to come changes the file; SQLite lets the others who try at that moment fail at once."""
-    deadline = time.monotonic() + SQLITE_SECONDS
+    deadline = time.monotonic() + _sqlite_patience()
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
