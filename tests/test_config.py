@@ -85,6 +85,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
         "sqlite://x",
         "POSTGRESQL://x",
         "postgresql://h:x/d",
+        "postgresql://a:5432,b:5432/app",
     ),
     "DATABASE_TIMEOUT": ("0", "301", "1h"),
     "REDIS_URL": ("http://x", "redis:x", "localhost:6379", "redis://h:99999"),

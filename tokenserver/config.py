@@ -115,6 +115,8 @@ def _email(value: str) -> str:
 def _database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "cockroachdb://", "sqlite:///")):
         raise ValueError("must start with postgresql://, cockroachdb:// or sqlite:///")
+    if "," in urlsplit(value).netloc:
+        raise ValueError("lists several hosts in its query, as in postgresql:///db?host=a:5432&host=b:5432")
     return _with_usable_port(value)
 
 
