@@ -18,6 +18,7 @@ from tests.faults import (  # noqa: F401 - they register themselves
     process_experiments,
     redis_experiments,
     sql_experiments,
+    suite_experiments,
     token_experiments,
     topology_experiments,
 )

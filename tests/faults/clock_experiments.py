@@ -46,7 +46,10 @@ def clocks(run: Run) -> Finding:
         made.nodes[1].start()
         for holder in rotated:  # the grace is over, by every clock
             assert now() > restarted + GRACE
-            op = load.clients.refresh(holder, holder.spent[-1][0], honest=False)
+            old = holder.spent[-1][0]
+            op = load.clients.until_known(
+                lambda holder=holder, old=old: load.clients.refresh(holder, old, honest=False)
+            )
             found.require(op.outcome is Outcome.FAIL, f"a consumed token was answered {op.status}")
         load.settle()
     run.verdict(found)

@@ -336,10 +336,10 @@ class Clients:
 
         def probe(holder: Holder) -> None:
             for leaf in leaves.get(holder.name, []):
-                self._until_known(lambda leaf=leaf: self.refresh(holder, leaf, probe=True))
+                self.until_known(lambda leaf=leaf: self.refresh(holder, leaf, probe=True))
             if replays and len(holder.spent) > 2:
                 old, _ = holder.spent[self.chance.randrange(len(holder.spent) - 2)]
-                self._until_known(lambda: self.refresh(holder, old, honest=False))
+                self.until_known(lambda: self.refresh(holder, old, honest=False))
 
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(probe, holders))
@@ -348,10 +348,10 @@ class Clients:
         """What was ended is presented once more, on each node."""
         for holder in holders:
             for node in range(len(self.urls)):
-                self._until_known(lambda holder=holder, node=node: self.introspect(holder, node=node, probe=True))
-                self._until_known(lambda holder=holder, node=node: self.refresh(holder, honest=False, node=node))
+                self.until_known(lambda holder=holder, node=node: self.introspect(holder, node=node, probe=True))
+                self.until_known(lambda holder=holder, node=node: self.refresh(holder, honest=False, node=node))
 
-    def _until_known(self, ask: Callable[[], Op]) -> Op:
+    def until_known(self, ask: Callable[[], Op]) -> Op:
         deadline = time.monotonic() + 60
         while (op := ask()).outcome is Outcome.UNKNOWN:
             assert time.monotonic() < deadline, f"no answer to a probe: {op.status}"

@@ -36,7 +36,7 @@ def kills(run: Run) -> Finding:
             time.sleep(run.chance.uniform(0.1, 0.5))
             _kill(run, made, what)
             killed[what] += 1
-            _again(load)
+            _again(load, made)
         ended = now()
         time.sleep(2)
         load.settle()
@@ -72,16 +72,23 @@ def _workers(node: LiveServer) -> list[int]:
     return workers_of(node)
 
 
-def _again(load: Load) -> None:
+def _again(load: Load, made: Deployment) -> None:
     """Until refreshes work again: what comes after a longer outage than the grace is another matter."""
-    holder = load.newcomers[0] if load.newcomers else load.holders[0]
-    since = now()
+    history, since = load.clients.history, now()
 
     def works() -> bool:
-        recent = load.clients.history.ops[-40:]
-        return any(op.kind is Kind.REFRESH and op.outcome is Outcome.OK and op.started > since for op in recent)
+        recent = history.ops[-100:]
+        return any(
+            op.kind is Kind.REFRESH and op.honest and op.outcome is Outcome.OK and op.started > since
+            for op in recent
+        )
 
-    wait_until(works, f"refreshes work again for {holder.name}", patience=60)
+    try:
+        wait_until(works, "refreshes work again", patience=60)
+    except TimeoutError as error:
+        told = Counter(f"{op.kind} {op.status or 'no answer'}" for op in history.ops[-200:])
+        states = [readiness(node) for node in made.nodes]
+        raise TimeoutError(f"{error}: {dict(told)}, {states}\n{made.logs()[-4000:]}") from error
 
 
 @experiment(

@@ -1,6 +1,8 @@
 """The table of `docs/reliability.md`, between two marks; what stands above it is written by hand."""
 
 import datetime as dt
+import fcntl
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +46,13 @@ class Row:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Replace these rows; the others stay as they were."""
+    """Replace these rows; the others stay as they were, also when another run writes its own at this moment."""
+    with (Path(tempfile.gettempdir()) / "tokenserver-faults.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write(path, rows)
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     table, _, after = rest.partition(END)
     lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| E")}

@@ -217,7 +217,7 @@ def _deadlocks(made: Deployment) -> int:
 
 @experiment(
     "E25",
-    "the disk of the append-only file full under load, then PostgreSQL's, 6 s each; a log that can't be written",
+    "the disk of the append-only file full under load, then PostgreSQL's, 6 s each",
     "no half issue: what was answered is stored; 503; back within 10 s",
 )
 def disk_full(run: Run) -> Finding:
