@@ -32,13 +32,12 @@ STOP_SECONDS = 60
 
 @dataclass
 class LiveServer:
-    """`environment`: what a command needs to meet the same stores and keys. `wrapper`: a program that runs it."""
+    """`environment`: what a command needs to meet the same stores and keys."""
 
     url: str
     folder: Path
     environment: dict[str, str]
     process: "subprocess.Popen[bytes] | None" = None
-    wrapper: tuple[str, ...] = ()
 
     @classmethod
     def at(cls, folder: Path, **options: str) -> "LiveServer":
@@ -65,7 +64,7 @@ class LiveServer:
     def launch(self) -> None:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, COMMAND, "serve"],
+                [COMMAND, "serve"],
                 env=self.environment,
                 cwd=self.folder,
                 stdout=log,
@@ -108,7 +107,7 @@ class LiveServer:
     def run(self, *arguments: str, status: int | None = 0) -> str:
         """What a `tokenserver` command prints. `status`: the exit code that it must have; None for any."""
         done = subprocess.run(
-            [*self.wrapper, COMMAND, *arguments],
+            [COMMAND, *arguments],
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
