@@ -142,15 +142,19 @@ def test_a_pooled_connection_that_hangs_is_noticed_before_it_is_used(database, s
 
 
 def test_rows_that_are_fetched_bit_by_bit_are_waited_for_no_longer(database, server):
+    reached = []
+
     def fetch(tx):
-        numbers = sa.text("SELECT n FROM generate_series(1, 100000) AS n")
-        result = tx.execute(numbers, execution_options={"yield_per": 10})
-        next(result.partitions())
+        numbers = sa.select(sa.func.generate_series(1, 1_000_000).column_valued("n"))
+        parts = tx.execute(numbers, execution_options={"yield_per": 10}).partitions()
+        next(parts)
         server.hang()
-        for _ in result.partitions():
+        for _ in parts:
             pass
+        reached.append("the end")
 
     assert outcomes(lambda: database.read(fetch), 1) == {"unavailable": 1}
+    assert not reached
 
 
 def test_while_it_is_away_one_try_at_a_time_is_made():
@@ -210,6 +214,7 @@ def test_who_is_unhurried_may_take_longer(database):
     with unhurried():
         assert database.read(limits) == ("30min", 1803.0)
     assert database.read(limits) == ("1s", 3.0)
+    assert database.read(lambda tx: tx.execute(sa.text("SHOW lock_timeout")).scalar_one()) == "500ms"
 
 
 def test_the_url_has_the_last_word():
