@@ -103,7 +103,7 @@ class FamilyMachine(RuleBasedStateMachine):
         """The grace is over, whoever remembers when it began."""
         self.drain()
         raw_redis(self.rooms.store).eval(
-            "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'r', -11000) end",
+            "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'r', -60000) end",
             1,
             self.rooms.feed.family_key(self.family_id),
         )
@@ -111,7 +111,7 @@ class FamilyMachine(RuleBasedStateMachine):
         statement = (
             update(RefreshFamily)
             .where(RefreshFamily.id == self.family_id)
-            .values(rotated_at=at - timedelta(seconds=11))
+            .values(rotated_at=at - timedelta(seconds=60))
         )
         self.rooms.database.write(lambda tx: tx.execute(statement))
         self.in_grace.clear()

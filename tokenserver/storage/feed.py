@@ -340,8 +340,10 @@ class Feed:
             return str(results[-1]) if entries else ""
 
         _, position = self.store.ask_unverified(bucket, write)
+        _, (seconds, microseconds) = self.store.ask_unverified(bucket, lambda c: c.time())
+        began = seconds * 1000 + microseconds // 1000
         # Last, since from here on the mirror is believed.
-        fields: dict[Any, Any] = {"epoch": epoch, "feed": position}
+        fields: dict[Any, Any] = {"epoch": epoch, "feed": position, "began": began}
         self.store.ask_unverified(bucket, lambda c: c.hset(state_key(bucket), mapping=fields))
         return Mark(epoch, position)
 

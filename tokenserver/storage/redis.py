@@ -110,13 +110,32 @@ class RedisStore:
 
         Raises StoreUnavailable, or RedisReplaced before anything is sent.
         """
-        return self._ask(bucket, question, verified=True)[1]
+        return self._ask(bucket, lambda client, _: question(client), verified=True)[1]
+
+    def run_in_time(self, bucket: int, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Like `run_script`, for one that must not take effect once its caller has given up: a command may be held
+        up on its way, and arrive when the caller has tried again and gone on. The last of ARGV is the deadline, in
+        ms since 1970 by the clock of Redis, or 0; after it the script does nothing and returns {"late", …}.
+        """
+        text, digest = _script(name)
+        rest: list[Any] = [len(keys), *keys, *args]
+        for _ in range(2):
+            try:
+                _, reply = self._ask(bucket, lambda client, by: client.evalsha(digest, *rest, by), verified=True)
+            except NoScriptError:
+                _, reply = self._ask(bucket, lambda client, by: client.eval(text, *rest, by), verified=True)
+            if reply[0] != "late":
+                return reply
+            # It was read in time, so it is the clock of Redis that was set.
+            _, (seconds, microseconds) = self.ask_unverified(bucket, lambda client: client.time())
+            self._home(bucket).set_clock(seconds * 1000 + microseconds / 1000)
+        raise StoreUnavailable("redis", "its clock is being set")
 
     def ask_unverified(self, bucket: int, question: Callable[["redis.Redis"], T]) -> tuple[str, T]:
         """For comparing a Redis with SQL, and for `doctor`: whoever answers; its run id, and what it says."""
         for _ in range(REDIRECTIONS):
             try:
-                return self._ask(bucket, question, verified=False)
+                return self._ask(bucket, lambda client, _: question(client), verified=False)
             except RedisReplaced:
                 continue
         raise StoreUnavailable("redis", "it restarts again and again")
@@ -131,7 +150,7 @@ class RedisStore:
         for node in self._nodes.values():
             node.close()
 
-    def _ask(self, bucket: int, question: Callable[["redis.Redis"], T], *, verified: bool) -> tuple[str, T]:
+    def _ask(self, bucket: int, question: Callable[["redis.Redis", int], T], *, verified: bool) -> tuple[str, T]:
         for attempt in range(REDIRECTIONS):
             node = self._home(bucket)
             try:
@@ -155,14 +174,14 @@ class RedisStore:
                 raise
         raise StoreUnavailable("redis", "a slot of the cluster is being moved")
 
-    def _ask_there(self, host: str, port: int, question: Callable[["redis.Redis"], T]) -> T:
+    def _ask_there(self, host: str, port: int, question: Callable[["redis.Redis", int], T]) -> T:
         """A slot is being moved, and these keys went first. Where they went is as good as where they come from:
         MIGRATE hands over what was verified, and a state that it hasn't brought yet is no known epoch."""
         client = redis.Redis.from_url(self._location.url_of(host, port), single_connection_client=True, **OPTIONS)
         try:
             with client:
                 client.execute_command("ASKING")  # type: ignore[no-untyped-call]
-                return question(client)
+                return question(client, 0)
         except (MovedError, AskError, TryAgainError) as error:
             raise StoreUnavailable("redis", "a slot of the cluster is being moved") from error
         except redis.RedisError as error:

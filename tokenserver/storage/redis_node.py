@@ -10,7 +10,7 @@ import redis
 from redis.connection import AbstractConnection
 
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.redis_location import OPTIONS
+from tokenserver.storage.redis_location import OPTIONS, TIMEOUT_SECONDS
 
 T = TypeVar("T")
 
@@ -68,16 +68,17 @@ class Node:
         self.breaker = Breaker()
         self.is_gone = False
         self.run_id: str | None = None  # None before the first connection
+        self._ahead_ms: float | None = None  # its clock, of this process' monotonic one
         self.client = redis.Redis.from_url(url, redis_connect_func=self._meet, **OPTIONS)
 
     @property
     def is_well(self) -> bool:
         return not self.is_gone and self.breaker.is_closed
 
-    def ask(self, question: Callable[["redis.Redis"], T]) -> T:
-        """Raises what redis-py raises, Another too."""
+    def ask(self, question: Callable[["redis.Redis", int], T]) -> T:
+        """`question` is put with the deadline. Raises what redis-py raises, Another too."""
         try:
-            answer = question(self.client)
+            answer = question(self.client, self.deadline_ms())
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self.breaker.failed(reason_of(error))
             raise
@@ -88,9 +89,19 @@ class Node:
             self.breaker.succeeded()
         return answer
 
+    def deadline_ms(self) -> int:
+        """Until when a question that is put now may take effect, in ms since 1970 by its own clock; 0: for ever."""
+        if self._ahead_ms is None:
+            return 0
+        return int(time.monotonic() * 1000 + self._ahead_ms + TIMEOUT_SECONDS * 1000)
+
+    def set_clock(self, ms: float) -> None:
+        """It is so late there now, in ms since 1970."""
+        self._ahead_ms = ms - time.monotonic() * 1000
+
     def meet(self) -> str:
         """Who it is."""
-        self.ask(lambda client: client.ping())
+        self.ask(lambda client, _: client.ping())
         return cast("str", self.run_id)
 
     def _meet(self, connection: AbstractConnection) -> None:
@@ -107,6 +118,8 @@ class Node:
         elif self.run_id != run_id:
             self.is_gone = True
             raise Another
+        if "server_time_usec" in info:
+            self.set_clock(int(info["server_time_usec"]) / 1000)
 
     def close(self) -> None:
         self.client.close()

@@ -210,7 +210,7 @@ class RefreshTokens:
         while True:
             arguments = [*known[bucket], generation, self._grace_ms, family.id.hex, int(merged), event, FULL]
             try:
-                reply = self._store.run_script(bucket, "rotate", keys, arguments)
+                reply = self._store.run_in_time(bucket, "rotate", keys, arguments)
             except RedisReplaced:
                 return self._stale(bucket)
             outcome, live = cast("tuple[str, int]", reply)

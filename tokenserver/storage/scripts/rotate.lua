@@ -2,9 +2,17 @@
 -- KEYS: family, state, rotations, events
 -- ARGV: epoch and feed position that the caller knows, presented generation, grace (ms), family id,
 --       1 when SQL's checkpoint was merged just now (a later generation is proof of lost writes, not of theft),
---       the event (JSON) of the token that goes out with the successor, most events that may wait
+--       the event (JSON) of the token that goes out with the successor, most events that may wait,
+--       deadline (ms since 1970): held up on its way until its caller had tried again and gone on, it would find
+--       its generation long consumed, and take that for theft
 -- Returns {outcome, generation}. Only `rotated`, `replayed` leave a live token: `generation`.
-local state = redis.call('HMGET', KEYS[2], 'epoch', 'feed')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local deadline = tonumber(ARGV[9])
+if deadline > 0 and now > deadline then
+  return {'late', 0}
+end
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'feed', 'began')
 if state[1] ~= ARGV[1] or (state[2] or '') ~= ARGV[2] then
   return {'stale', 0}
 end
@@ -18,8 +26,6 @@ end
 if family[6] then
   return {'ended', 0}
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local current, rotated_at = tonumber(family[1]), tonumber(family[2])
 local expires_at, idle = tonumber(family[4]), tonumber(family[5])
 if now >= expires_at or now >= rotated_at + idle then
@@ -40,8 +46,14 @@ if presented >= current then
   end
   return {'rotated', next_generation}
 end
--- The grace counts from the rotation itself and a clock that jumps, either way, doesn't lengthen it.
-if presented == current - 1 and math.abs(now - rotated_at) < tonumber(ARGV[4]) then
+-- The grace counts from the rotation itself and a clock that jumps, either way, doesn't lengthen it. Where Redis was
+-- replaced in the half minute after the rotation, the answer may have been lost with it, and nobody could ask again
+-- meanwhile: it counts from the moment at which the successor was ready.
+local grace = tonumber(ARGV[4])
+local began = tonumber(state[3] or '0')
+local interrupted = rotated_at <= began and began - rotated_at < 30000
+if presented == current - 1
+  and (math.abs(now - rotated_at) < grace or (interrupted and math.abs(now - began) < grace)) then
   redis.call('XADD', KEYS[4], '*', 'e', ARGV[7])
   return {'replayed', current}
 end
