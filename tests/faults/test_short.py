@@ -129,6 +129,23 @@ class TestRedisKilled:
         clients.settle_ended(ended)
         assert check(history.ops, grace=GRACE).violations == []
 
+    def test_met_while_it_loads(self, apps, clients_of, history, own_redis):
+        """E26: who asks then learns who it is, and no more; that must not keep everybody away once it has loaded."""
+        clients = clients_of(apps(), apps())
+        holders = clients.holders(3, people=1)
+        with own_redis.admin().pipeline(transaction=False) as pipeline:
+            for number in range(10_000):
+                pipeline.set(f"other:{number}", "x")
+            pipeline.execute()
+        with refreshing(clients, holders) as until:
+            until(Outcome.OK)
+            own_redis.stop(kill=True)
+            until(Outcome.UNKNOWN)
+            # For about two seconds it refuses what it is asked; it listens after each 1024 commands of its file.
+            own_redis.start("--appendonly", "yes", "--key-load-delay", "200")
+            until(Outcome.OK)
+        assert check(history.ops, grace=GRACE).violations == []
+
 
 def test_a_restart_of_all_processes_begins_no_new_grace(apps, clients_of, history):
     """E12; Keycloak's CVE-2026-9802 counted from the start of the process."""
@@ -180,7 +197,7 @@ class TestStaleReplica:
             for holder in ended:
                 clients.end(holder)
             until(Outcome.OK)
-            wait_until(lambda: not rooms_of(apps.made[0]).checkpoints.drain(), "SQL knows what was rotated")
+            wait_until(rooms_of(apps.made[0]).checkpoints.drain, "SQL knows what was rotated")
             master.kill()
             lost = time.monotonic()
             replica.resume()

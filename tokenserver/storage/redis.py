@@ -154,7 +154,8 @@ class RedisStore:
         for attempt in range(REDIRECTIONS):
             node = self._home(bucket)
             try:
-                run_id = node.run_id or node.meet()
+                # Who is let through after a pause finds out for all, also where the answer is not for them.
+                run_id = node.run_id if node.run_id and node.is_well else node.meet()
                 if verified and run_id != self._trusted[bucket]:
                     raise RedisReplaced(bucket)
                 return run_id, node.ask(question)
