@@ -19,8 +19,8 @@ def faked(seconds: int) -> dict[str, str]:
 
 @experiment(
     "E12",
-    "all processes of the nodes restarted; node 2 with a clock 1 h fast for 70 s, then 1 h slow for 8 s",
-    "rotated and revoked tokens stay dead, nobody is signed out; a node with a wrong clock deletes nothing",
+    "all processes of the nodes restarted; node 2 with a clock 1 h fast for 10 s, then 1 h slow for 10 s",
+    "rotated and revoked tokens stay dead, nobody is signed out; a node with a wrong clock decides nothing",
 )
 def clocks(run: Run) -> Finding:
     found = Finding()
@@ -35,12 +35,12 @@ def clocks(run: Run) -> Finding:
             node.start()
         restarted = now()
         notes = []
-        # The fast one for longer than it takes to purge (once a minute).
-        for off, seconds in ((3600, 70), (-3600, 8)):
+        for off in (3600, -3600):
             made.nodes[1].kill()
             spawn(made.nodes[1], **faked(off))
-            time.sleep(seconds)
+            time.sleep(10)
             status, missing = readiness(made.nodes[1])
+            found.require(missing == ["clock"], f"/readyz of a node {off} s off says {status} {missing}")
             notes.append(f"{off / 3600:+.0f} h: {status} {' '.join(missing) or 'ready'}")
         made.nodes[1].kill()
         made.nodes[1].start()

@@ -70,8 +70,8 @@ def rotation(run: Run) -> Finding:
         time.sleep(3)
         old = _header(load.holders[0].access_token)["kid"]
         stolen = _private_key(Path(made.first.environment["TOKENSERVER_KEYS_DIR"]), old)
-        made.first.run("keys", "rotate")
         rotated = now()
+        made.first.run("keys", "rotate")
         wait_until(
             lambda: all(_header(holder.access_token)["kid"] != old for holder in load.holders),
             "every process signs with the new key",
@@ -95,7 +95,7 @@ def rotation(run: Run) -> Finding:
             "the retired key is refused",
         )
     run.verdict(found)
-    found.tell(failed_verifies=f"{len(refused)} of {verified}", new_key_everywhere_after_s=took)
+    found.tell(failed_verifies=f"{len(refused)} of {verified}", new_key_everywhere_s_after_the_command_began=took)
     found.require(not refused, f"a valid token was refused: {refused[:1]}")
     found.require(verified > 100, "hardly anything was verified")
     found.require(old[:8] in pruned or "1" in pruned, "nothing was pruned")

@@ -93,7 +93,7 @@ def _again(load: Load, made: Deployment) -> None:
 
 @experiment(
     "E29",
-    "24 h of expired rows (31,000, made) purged while serving; then 90 s of load (plan: 24 h) with memory, files "
+    "24 h of expired rows (31,000, made) purged while serving; then 70 s of load (plan: 24 h) with memory, files "
     "and rows watched",
     "expired rows are gone, in batches; memory, open files, rows and Redis flat",
 )
@@ -112,7 +112,7 @@ def soak(run: Run) -> Finding:
         )
         time.sleep(10)
         samples = []
-        until = now() + 80
+        until = now() + 60
         while now() < until:
             samples.append(_sizes(made))
             time.sleep(4)

@@ -76,5 +76,5 @@ suite(
     "E44",
     "SQL restored from an older backup, with Redis as it was and emptied",
     "what lives again is documented; nothing does after `session revoke --all`",
-    "tests/nodes/test_restore.py",
+    "tests/storage/test_restore.py",
 )
