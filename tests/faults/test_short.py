@@ -130,7 +130,7 @@ class TestRedisKilled:
         assert check(history.ops, grace=GRACE).violations == []
 
     def test_met_while_it_loads(self, apps, clients_of, history, own_redis):
-        """E26: who asks then learns who it is, and no more; that must not keep everybody away once it has loaded."""
+        """E26: who asks then learns who it is and no more; that must not keep all away once it has loaded."""
         clients = clients_of(apps(), apps())
         holders = clients.holders(3, people=1)
         with own_redis.admin().pipeline(transaction=False) as pipeline:

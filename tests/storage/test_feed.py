@@ -74,6 +74,48 @@ def test_an_emptied_redis_is_written_again_from_sql(apps, loss):
         assert here.feed.epoch(bucket) == there.feed.epoch(bucket) == client.hget(state_key(bucket), "epoch")
 
 
+@pytest.mark.parametrize("backend", ["postgresql"])
+class TestWhatIsRevokedWhileAProcessCompares:
+    """E05. SQLite has one writer at a time, so there it can't happen."""
+
+    def test_in_the_middle(self, apps, monkeypatch):
+        here, there = rooms_of(apps()), rooms_of(apps())
+        here.feed.sync()
+        look = there.feed._look
+
+        def revoked_meanwhile(bucket):
+            deny(here, f"t{bucket}")
+            return look(bucket)
+
+        monkeypatch.setattr(there.feed, "_look", revoked_meanwhile)
+        for bucket in there.store.buckets:
+            there.feed.verify(bucket)
+            there.feed.sync(bucket)
+            assert is_known(there, f"t{bucket}")
+
+    def test_while_the_mirror_is_written(self, apps, monkeypatch):
+        """By who knows of no change: under the old epoch, into the old mirror."""
+        here, there = rooms_of(apps()), rooms_of(apps())
+        here.feed.sync()
+        here.database.write(lambda tx: tx.execute(update(ServerState).values(redis_run_id="another")))
+        write = there.feed._write_mirror
+        revoking = []
+
+        def revoked_meanwhile(*arguments):
+            thread = threading.Thread(target=deny, args=(here, "t1"))
+            thread.start()
+            thread.join(1)  # it is done, or waits for the comparison to end
+            revoking.append(thread)
+            return write(*arguments)
+
+        monkeypatch.setattr(there.feed, "_write_mirror", revoked_meanwhile)
+        there.feed.verify(0)
+        for thread in revoking:
+            thread.join(30)
+        there.feed.sync(0)
+        assert is_known(there, "t1")
+
+
 def test_sql_restored_from_elsewhere_is_noticed_at_the_start_of_a_process(apps):
     here = rooms_of(apps())
     here.feed.sync()

@@ -303,18 +303,29 @@ class Feed:
                 return  # another thread did it while this one waited
 
             def compare(tx: Transaction) -> tuple[str, Mark, list[Entry]]:
+                # What Redis has before the first statement, a database shows in those that follow, as entries are
+                # published after their commit. The other way round, one that came in between would be missed.
+                _, before = self._look(bucket)
                 deployment, state = _locked_states(tx, bucket)
                 self.token_lifetime = max(self.token_lifetime, deployment.longest_token_lifetime)
-                rows = tx.execute(select(FeedRow).where(FeedRow.expires_at > now_ms()).order_by(FeedRow.created_at))
-                entries = [Entry(Kind(row.kind), row.subject, row.at) for row in rows.scalars()]
                 run_id, mark = self._look(bucket)
                 if mark.epoch != state.epoch or run_id != state.redis_run_id:
+                    # From here on nobody publishes into what is thrown away: who tries waits for this comparison.
+                    self.store.ask_unverified(bucket, lambda c: c.delete(state_key(bucket)))
+                    entries = _live_entries(tx)
                     mark = self._write_mirror(bucket, secrets.token_hex(8), entries)
                     state.epoch, state.redis_run_id = mark.epoch, run_id
+                else:
+                    entries = _live_entries(tx)
+                    # Another process wrote the mirror while this one waited for its turn: once more.
+                    mark = before if before.epoch == mark.epoch else NOTHING
                 deployment.longest_token_lifetime = self.token_lifetime
                 return run_id, mark, entries
 
-            run_id, mark, entries = self.database.write(compare)
+            for _ in range(MAX_TRIES):
+                run_id, mark, entries = self.database.write(compare)
+                if mark.epoch:
+                    break
             for _, reload in self._subscribers:
                 reload(entries)
             self.store.trust(bucket, run_id)
@@ -434,6 +445,11 @@ def state_key(bucket: int) -> str:
 
 def feed_key(bucket: int) -> str:
     return f"ts:{{{bucket}}}:feed"
+
+
+def _live_entries(tx: Transaction) -> list[Entry]:
+    rows = tx.execute(select(FeedRow).where(FeedRow.expires_at > now_ms()).order_by(FeedRow.created_at))
+    return [Entry(Kind(row.kind), row.subject, row.at) for row in rows.scalars()]
 
 
 def _locked_states(tx: Transaction, bucket: int) -> tuple[ServerState, ServerState]:
