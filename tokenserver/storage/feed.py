@@ -257,14 +257,14 @@ class Feed:
 
     def _catch_up(self, bucket: int, there: Mark) -> bool:
         here = self._known[bucket]
-        if here == there and there.epoch:
-            return True
         if here.epoch != there.epoch or not there.epoch:
             self.verify(bucket)
             return False
+        if _order(here.position) >= _order(there.position):  # another thread may have been faster
+            return True
         with self._lock:
             if self._known[bucket] != here:
-                return False  # another thread was faster
+                return False
             try:
                 items = self.store.ask(
                     bucket,
@@ -450,6 +450,12 @@ def feed_key(bucket: int) -> str:
 def _live_entries(tx: Transaction) -> list[Entry]:
     rows = tx.execute(select(FeedRow).where(FeedRow.expires_at > now_ms()).order_by(FeedRow.created_at))
     return [Entry(Kind(row.kind), row.subject, row.at) for row in rows.scalars()]
+
+
+def _order(position: str) -> tuple[int, int]:
+    """Ids of a stream are a time and a counter."""
+    milliseconds, _, counter = position.partition("-")
+    return int(milliseconds or 0), int(counter or 0)
 
 
 def _locked_states(tx: Transaction, bucket: int) -> tuple[ServerState, ServerState]:
