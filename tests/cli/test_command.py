@@ -176,7 +176,7 @@ def test_a_server_does_not_start_with_them(empty: Deployment):
             "the database is not available (connection to server",
         ),
         ("DATABASE_URL", "postgresql://u@127.0.0.1/x?nonsense=1", "TOKENSERVER_DATABASE_URL: invalid dsn: "),
-        ("REDIS_URL", "redis://:secret@127.0.0.1:1", "Redis is not available (Error 111 connecting to 127.0.0.1:1"),
+        ("REDIS_URL", "redis://:secret@127.0.0.1:1", "Redis is not available (ConnectionError: Connection refused"),
     ],
 )
 def test_a_store_that_is_away_is_named(deployment: Deployment, name: str, value: str, line: str):

@@ -261,7 +261,7 @@ def test_a_redis_that_is_too_old(deployment: Deployment, monkeypatch: pytest.Mon
 
 def test_a_redis_that_is_away(deployment: Deployment):
     finding = faulty(deployment, REDIS_URL="redis://127.0.0.1:1")["redis"]
-    assert finding.detail.startswith("Redis is not available (Error 111 connecting to 127.0.0.1:1")
+    assert finding.detail.startswith("Redis is not available (ConnectionError: Connection refused")
     assert finding.remedy == "see that Redis is up and TOKENSERVER_REDIS_URL is right"
 
 

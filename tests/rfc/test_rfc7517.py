@@ -1,7 +1,7 @@
 """RFC 7517 and 7518: the published keys."""
 
 import jwt
-from joserfc.jwk import RSAKey
+from joserfc.jwk import JWKRegistry
 
 from tests.answers import granted
 from tests.conftest import Api, Apps
@@ -17,10 +17,12 @@ def test_keys_are_public_signing_keys_with_a_name(api: Api):
     assert keys
     for key in keys:
         assert not PRIVATE & key.keys()
-        assert (key["kty"], key["use"], key["alg"]) == ("RSA", "sig", "RS256")
-        public = RSAKey.import_key(key)
-        assert public.public_key.key_size >= 2048
+        assert key["use"] == "sig"
+        public = JWKRegistry.import_key(key)
         assert key["kid"] == public.thumbprint()  # RFC 7638
+        if key["kty"] == "RSA":
+            assert public.public_key.key_size >= 2048
+    assert ("RSA", "RS256") in {(key["kty"], key["alg"]) for key in keys}
     assert len({key["kid"] for key in keys}) == len(keys)
 
 

@@ -299,12 +299,12 @@ def wrong_urls(tls: Single, sentinel: Sentinel, folder: Path) -> dict[str, tuple
     return {
         "another authority": (
             single.replace(str(tls.tls.authority.ca_file), str(stranger)),
-            "CERTIFICATE_VERIFY_FAILED",
+            "certificate",
         ),
         "no certificate": (re.sub(r"&ssl_certfile=.*", "", single), ""),
         "no TLS": (single.replace("rediss:", "redis:").partition("?")[0], ""),
-        "password": (good.replace(f":{sentinel.passwords.user}@", ":guessed@"), "invalid username-password pair"),
-        "user": (good.replace("//tokenserver:", "//nobody:"), "invalid username-password pair"),
+        "password": (good.replace(f":{sentinel.passwords.user}@", ":guessed@"), "AuthenticationError"),
+        "user": (good.replace("//tokenserver:", "//nobody:"), "AuthenticationError"),
         "service": (good.replace("/tokenserver/0", "/other/0"), "the Sentinels name no master of other)"),
         "password of the Sentinels": (
             good.replace(sentinel.sentinel_password, "guessed"),

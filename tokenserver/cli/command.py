@@ -60,8 +60,8 @@ def sentence(error: TokenserverError) -> str:
 
 
 def outage(error: StoreUnavailable) -> str:
-    # `orig`: without the statement and its values
-    cause = getattr(error.__cause__, "orig", error.__cause__) or error.private.partition(": ")[2]
+    # `orig`: without the statement and its values. Of Redis the reason says it, also while nobody asks it.
+    cause = getattr(error.__cause__, "orig", None) or error.private.partition(": ")[2]
     return f"{STORES[error.store][0]} is not available ({one_line(str(cause))})"
 
 

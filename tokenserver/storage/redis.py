@@ -1,7 +1,6 @@
 """Redis: its nodes, its Lua scripts, and the question whether this is still the Redis we knew."""
 
 import hashlib
-import random
 import threading
 import time
 import zlib
@@ -23,7 +22,7 @@ from redis.exceptions import (
 )
 
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.redis_location import OPTIONS, location_of
+from tokenserver.storage.redis_location import DICE, OPTIONS, location_of
 from tokenserver.storage.redis_node import NOT_NOW, Another, Breaker, Node, NotMaster, reason_of
 
 T = TypeVar("T")
@@ -76,9 +75,11 @@ class RedisStore:
 
     def any_bucket(self) -> int:
         """For what any of them can tell or take: the same for a thread, as long as its Redis answers."""
+        if len(self.buckets) == 1:
+            return 0
         bucket: int = getattr(self._of_thread, "bucket", -1)
         if bucket < 0 or not self._may_answer(bucket):
-            others = random.sample(self.buckets, len(self.buckets))
+            others = DICE.sample(self.buckets, len(self.buckets))
             bucket = self._of_thread.bucket = next(filter(self._may_answer, others), others[0])
         return bucket
 

@@ -24,6 +24,8 @@ from tokenserver.errors import ConfigurationError, StoreUnavailable
 
 TIMEOUT_SECONDS: Final = 1.0
 CLUSTER_BUCKETS: Final = 16
+# Not the one that a program may have seeded.
+DICE: Final = random.SystemRandom()
 TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 # Callers decide what may be sent again; a script that rotates must not be, behind their back.
@@ -147,7 +149,7 @@ class Cluster(Location):
     def _look(self) -> None:
         """Ask nodes, in no order, until one answers."""
         reason = "no node"
-        for host, port in random.sample(self._known, len(self._known)):
+        for host, port in DICE.sample(self._known, len(self._known)):
             client = redis.Redis.from_url(self.url_of(host, port), **OPTIONS)
             try:
                 with client:
