@@ -3,8 +3,11 @@
 For stores and servers with TLS on both sides; everything is made in a folder of the test and lives for two days.
 """
 
+import base64
 import datetime as dt
+import hashlib
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +27,19 @@ class Certificate:
 
     cert_file: Path
     key_file: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Of a server that shows it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+    @property
+    def key_hash(self) -> str:
+        """Of its public key, as Chromium takes it."""
+        public = x509.load_pem_x509_certificate(self.cert_file.read_bytes()).public_key()
+        der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
 class Authority:
@@ -56,6 +72,10 @@ class Authority:
         uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         common_name = (names or LOOPBACK)[0]
         return self._make(common_name, file, uses, x509.SubjectAlternativeName(alternatives), lifetime)
+
+    def trusted(self) -> ssl.SSLContext:
+        """Of a client that trusts it."""
+        return ssl.create_default_context(cafile=str(self.ca_file))
 
     def client(
         self, common_name: str, *, file: str = "", lifetime: dt.timedelta = dt.timedelta(days=2)

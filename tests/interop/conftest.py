@@ -19,9 +19,10 @@ from typing import Any, Final, NoReturn
 import httpx
 import pytest
 
+from tests.certificates import Authority, Certificate
 from tests.live_server import ADMIN_PASSWORD, PASSWORD, LiveServer, live_server, serving
 from tests.person import Person
-from tests.tls_front import Authority, listen, tls_front
+from tests.tls_front import listen, tls_front
 
 __all__ = ["live_server"]
 
@@ -77,6 +78,7 @@ class Provider:
     server: LiveServer
     issuer: str
     authority: Authority
+    certificate: Certificate
     http: httpx.Client
 
     def user(self, username: str, **profile: Any) -> Person:
@@ -87,7 +89,7 @@ class Provider:
         return self.person(username)
 
     def person(self, username: str) -> Person:
-        return Person.at(self.issuer, username, verify=self.authority.client_context())
+        return Person.at(self.issuer, username, verify=self.authority.trusted())
 
     def client(self, **metadata: Any) -> dict[str, Any]:
         """Registered by the admin, in the words of RFC 7591."""
@@ -100,15 +102,16 @@ class Provider:
 
 @pytest.fixture(scope="session")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    authority = Authority.make(tmp_path_factory.mktemp("tls"))
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    certificate = authority.server("127.0.0.1")
     listener, issuer = listen()
     options = {"issuer": issuer, "fetch_private": "127.0.0.0/8", "fetch_ca_file": str(authority.ca_file)}
     with (
         serving(**options) as server,
-        tls_front(authority, listener, int(server.environment["TOKENSERVER_PORT"])),
-        httpx.Client(base_url=issuer, verify=authority.client_context(), trust_env=False, timeout=30) as http,
+        tls_front(certificate, listener, int(server.environment["TOKENSERVER_PORT"])),
+        httpx.Client(base_url=issuer, verify=authority.trusted(), trust_env=False, timeout=30) as http,
     ):
-        yield Provider(server, issuer, authority, http)
+        yield Provider(server, issuer, authority, certificate, http)
 
 
 @pytest.fixture(scope="module")

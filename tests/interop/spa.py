@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from tests.tls_front import Authority
+from tests.certificates import Certificate
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>app</title>
 <link rel="icon" href="data:,">
@@ -20,7 +20,7 @@ new oidc.UserManager({authority: "https://unused.example", client_id: "", redire
 
 
 @contextmanager
-def serving(authority: Authority, listener: socket.socket, library: bytes) -> Iterator[None]:
+def serving(certificate: Certificate, listener: socket.socket, library: bytes) -> Iterator[None]:
     pages: Mapping[str, tuple[str, bytes]] = {
         "/": ("text/html", PAGE.encode()),
         "/cb": ("text/html", PAGE.encode()),
@@ -42,9 +42,7 @@ def serving(authority: Authority, listener: socket.socket, library: bytes) -> It
 
     server = ThreadingHTTPServer(listener.getsockname(), Handler, bind_and_activate=False)
     server.socket.close()
-    server.socket = authority.server_context().wrap_socket(
-        listener, server_side=True, do_handshake_on_connect=False
-    )
+    server.socket = certificate.context().wrap_socket(listener, server_side=True, do_handshake_on_connect=False)
     server.server_activate()
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

@@ -27,7 +27,7 @@ def app(provider, node_folder):
     """The origin of the application."""
     library = node_folder / "node_modules" / "oidc-client-ts" / "dist" / "browser" / "oidc-client-ts.min.js"
     listener, origin = listen()
-    with spa.serving(provider.authority, listener, library.read_bytes()):
+    with spa.serving(provider.certificate, listener, library.read_bytes()):
         yield origin
 
 
@@ -39,7 +39,7 @@ def context(provider):
     from playwright.sync_api import sync_playwright
 
     # Of our certificate's key alone; whatever else is wrong with a certificate is an error.
-    trust = f"--ignore-certificate-errors-spki-list={provider.authority.key_hash}"
+    trust = f"--ignore-certificate-errors-spki-list={provider.certificate.key_hash}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=[*FLAGS, trust])
         context = browser.new_context()

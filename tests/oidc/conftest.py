@@ -42,7 +42,7 @@ def provide(
             "issuer": ISSUER,
             "client_registration": "open",
             "fetch_private": "127.0.0.0/8",
-            "fetch_ca_file": str(authority.file),
+            "fetch_ca_file": str(authority.ca_file),
             "rate_limits": False,
         }
         provider = Provider(create_app(databases.settings(databases.fresh("postgresql"), **(defaults | options))))

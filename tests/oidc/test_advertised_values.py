@@ -46,7 +46,7 @@ class World:
 def world(provider, run, listen, authority):
     def serve(text):
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/jwt\r\nContent-Length: {len(text)}\r\n\r\n"
-        listener = listen((head + text).encode(), tls=authority.context("127.0.0.1"))
+        listener = listen((head + text).encode(), tls=authority.server("127.0.0.1", file="127.0.0.1").context())
         return f"https://127.0.0.1:{listener.port}/request.jwt"
 
     return World(provider, run, serve)

@@ -33,7 +33,7 @@ def serve(listen, authority):
     """Serves a JSON document or a JWT by TLS, as the suite does; the listener and its address."""
 
     def start(body, content_type="application/json"):
-        listener = listen(answer(body, content_type), tls=authority.context("127.0.0.1"))
+        listener = listen(answer(body, content_type), tls=authority.server("127.0.0.1", file="127.0.0.1").context())
         return listener, f"https://127.0.0.1:{listener.port}/{uuid.uuid4().hex}"
 
     return start

@@ -255,8 +255,8 @@ def test_certificate_must_be_for_the_name(
 ):
     """The connection goes to the address, the handshake is with the name."""
     names |= {"good.example": [["127.0.0.1"]], "other.example": [["127.0.0.1"]]}
-    listener = listen(HELLO, tls=authority.context("good.example"))
-    fetcher = Fetcher(Settings(fetch_private="127.0.0.0/8", fetch_ca_file=str(authority.file)))
+    listener = listen(HELLO, tls=authority.server("good.example", file="good.example").context())
+    fetcher = Fetcher(Settings(fetch_private="127.0.0.0/8", fetch_ca_file=str(authority.ca_file)))
     assert fetcher.get(f"https://good.example:{listener.port}/", accept="*/*").body == b"hello"
     assert listener.server_names == ["good.example"]
     for host in ("other.example", "127.0.0.1"):
@@ -264,7 +264,7 @@ def test_certificate_must_be_for_the_name(
     # an authority that nobody named
     refused(LOOPBACK, f"https://good.example:{listener.port}/", "CERTIFICATE_VERIFY_FAILED")
     assert len(listener.requests) == 1
-    addressed = listen(HELLO, tls=authority.context("127.0.0.1"))
+    addressed = listen(HELLO, tls=authority.server("127.0.0.1", file="127.0.0.1").context())
     assert fetcher.get(f"https://127.0.0.1:{addressed.port}/", accept="*/*").body == b"hello"
 
 
