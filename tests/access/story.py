@@ -7,10 +7,11 @@ from uuid import UUID
 from sqlalchemy import select
 
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
+from tests.redis_access import raw_redis
 from tokenserver.access import guards, roles
 from tokenserver.audit.models import AuditEvent
 from tokenserver.rooms import Rooms
-from tokenserver.storage.feed import FeedRow
+from tokenserver.storage.feed import FeedRow, state_key
 from tokenserver.storage.sql import Base, Transaction
 
 NOBODY = "7b0f6a52-9d5b-4a3e-8f0a-0d7f5f3b2c1d"
@@ -90,4 +91,5 @@ def dump(rooms: Rooms) -> dict[str, list[str]]:
         tables = Base.metadata.sorted_tables
         return {table.name: sorted(repr(row) for row in tx.execute(select(table))) for table in tables}
 
-    return rooms.database.read(rows) | {"redis": [repr(rooms.store.ask(0, lambda c: c.hgetall("ts:{0}:state")))]}
+    states = [raw_redis(rooms.store).hgetall(state_key(bucket)) for bucket in rooms.store.buckets]
+    return rooms.database.read(rows) | {"redis": [repr(states)]}

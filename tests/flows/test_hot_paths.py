@@ -20,8 +20,9 @@ def signatures(monkeypatch):
 
 @pytest.fixture
 def warm(app, api, confidential):
-    """Every path was used once."""
+    """Every path was used once, and every bucket of Redis is known."""
     tokens = api.signed_in()
+    rooms_of(app).feed.follow()
     api.token(confidential, grant_type="client_credentials")
     api.introspect(confidential, tokens["access_token"])
     api.me(tokens["access_token"])

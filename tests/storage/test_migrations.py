@@ -95,9 +95,8 @@ def test_ten_nodes_begin_at_once(environment, database, tmp_path):
     """From an empty database; half of them would only upgrade, half make what `serve` makes at its first start."""
     printed = at_once(tmp_path / "nodes", environment, *["db upgrade", "init"] * (NODES // 2))
     assert schema.current(database) == schema.head()
-    assert counts(database, "alembic_version", "server_state", "users", "roles", "role_assignments", "clients") == {
+    assert counts(database, "alembic_version", "users", "roles", "role_assignments", "clients") == {
         "alembic_version": 1,
-        "server_state": 1,
         "users": 1,
         "roles": 3,
         "role_assignments": 1,

@@ -204,12 +204,14 @@ class TestSQLite:
     def test_writers_queue_up_instead_of_failing(self, apps):
         """Two processes that read and then write: with a deferred BEGIN one of them would fail at once."""
         databases = [rooms_of(apps()).database for _ in range(2)]
-        count = sa.text("SELECT longest_token_lifetime FROM server_state")
+        count = sa.text("SELECT longest_token_lifetime FROM server_state WHERE id = 1")
 
         def increment(tx):
             value = tx.execute(count).scalar_one()
             time.sleep(0.01)
-            tx.execute(sa.text("UPDATE server_state SET longest_token_lifetime = :v"), {"v": value + 1})
+            tx.execute(
+                sa.text("UPDATE server_state SET longest_token_lifetime = :v WHERE id = 1"), {"v": value + 1}
+            )
 
         before = databases[0].read(lambda tx: tx.execute(count).scalar_one())
         threads = [threading.Thread(target=databases[i % 2].write, args=(increment,)) for i in range(12)]

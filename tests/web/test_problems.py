@@ -278,6 +278,7 @@ def test_without_sql_nothing_is_guessed(apps: Apps, api_of: Callable[[Flask], Ap
         client_id="backend", client_name="B", grant_types=["client_credentials"], scope=["tokens:introspect"]
     )
     auth = (row.client_id, str(secret))
+    rooms_of(app).feed.follow()
     granted(api.token(auth, grant_type="client_credentials"))
     granted(api.me(tokens["access_token"]))
 
