@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Barrier
 from typing import Any
 from uuid import UUID
@@ -326,6 +327,19 @@ def test_failures_by_user_name_and_by_address_count_together(api: Api):
     answers = [api.http.post("/auth/login", json={"login": logins[i % 4], "password": "wrong"}) for i in range(24)]
     assert [a.status_code for a in answers].count(401) <= 21
     assert answers[-1].status_code == 429
+
+
+def test_what_no_hash_was_computed_for_is_no_failure(app: Flask, api: Api):
+    """A sign-in that the queue of hashes turned away tried nothing."""
+    api.register()
+    passwords = rooms_of(app).passwords
+    with ExitStack() as full:
+        while passwords._admitted.acquire(blocking=False):
+            full.callback(passwords._admitted.release)
+        for _ in range(25):
+            refused(login(api, "ann", "wrong horse"), 503, "overloaded")
+    for _ in range(20):
+        refused(login(api, "ann", "wrong horse"), 401, "invalid_credentials")
 
 
 def test_no_content_names_no_content_type(api: Api):

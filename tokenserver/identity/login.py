@@ -6,6 +6,7 @@ from typing import Final
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
+from tokenserver.errors import Overloaded
 from tokenserver.identity.models import User
 from tokenserver.identity.names import folded
 from tokenserver.identity.passwords import Passwords
@@ -57,7 +58,12 @@ class Login:
         account = str(user.id) if user else folded(login)
         counted = ((ACCOUNT_FAILURES, f"{network} {account}"), (NETWORK_FAILURES, network))
         self._limits.take(*counted)
-        if not self._passwords.verify(user.password_hash if user else None, password) or user is None:
+        try:
+            right = self._passwords.verify(user.password_hash if user else None, password)
+        except Overloaded:
+            self._limits.give_back(*counted)  # nothing was tried
+            raise
+        if not right or user is None:
             self._record_failure(user, Refusal.INVALID_CREDENTIALS)
             return Refusal.INVALID_CREDENTIALS
         self._limits.give_back(*counted)
