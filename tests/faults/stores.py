@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import psycopg2
 import redis
 
@@ -171,10 +172,16 @@ class PostgresProcess:
         return False
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes at once."""
+        """SIGKILL to all of its processes at once. Each backend leads a session of its own, and the next start is
+        refused while one of them still holds the shared memory."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.send_signal(signal.SIGSTOP)  # it starts no more
+        backends = psutil.Process(self.process.pid).children(recursive=True)
+        for each in (self.process, *backends):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         self.process.wait()
+        psutil.wait_procs(backends, timeout=PATIENCE)
         (self.data / "postmaster.pid").unlink(missing_ok=True)  # its number may be somebody else's by now
 
     def stop(self) -> None:
