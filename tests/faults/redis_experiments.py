@@ -175,7 +175,7 @@ def slow_and_full(run: Run) -> Finding:
                 f"recovery {recovery:.1f} s"
             )
             found.require(recovery <= RECOVERY_SECONDS, f"{name}: recovery took {recovery:.1f} s")
-            found.require(max(waits, default=0) <= 8, f"{name}: somebody waited {max(waits, default=0):.1f} s")
+            found.require(max(waits, default=0) <= 3, f"{name}: somebody waited {max(waits, default=0):.1f} s")
 
         phase("stopped", lambda: made.store.send(signal.SIGSTOP), lambda: made.store.send(signal.SIGCONT), 5)
         phase("slower", lambda: _slow(made, 0.2), lambda: _slow(made, 0.0), 5)
