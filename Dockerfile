@@ -9,13 +9,21 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
-COPY . .
-# The wheel first: what is installed is what would be published. Its migrations land in the venv's share/.
+# What others made, as requirements/ names it, by version and hash; nothing is compiled, and no setup code runs.
+COPY requirements requirements
 RUN python3 -m venv /builder \
-    && /builder/bin/pip wheel --no-deps --wheel-dir /wheels . \
+    && /builder/bin/pip install --no-deps --only-binary :all: --require-hashes \
+        -r requirements/build.txt -r requirements/tools.txt \
     && python3 -m venv --without-pip /opt/tokenserver \
-    && /builder/bin/pip --python /opt/tokenserver/bin/python install --compile --only-binary :all: \
-        "$(echo /wheels/tokenserver-*.whl)[server]"
+    && /builder/bin/pip --python /opt/tokenserver/bin/python install --compile --no-deps --only-binary :all: \
+        --require-hashes --report /installed.json -r requirements/server.txt
+COPY . .
+# The wheel first: what is installed is what would be published. Its migrations land in the venv's share/, and beside
+# them what all this consists of.
+RUN /builder/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /builder/bin/pip --python /opt/tokenserver/bin/python install --compile --no-deps /wheels/tokenserver-*.whl \
+    && /builder/bin/python requirements/sbom.py /opt/tokenserver /installed.json \
+        >/opt/tokenserver/share/tokenserver/sbom.cdx.json
 
 FROM ${PYTHON_IMAGE}
 ARG REVISION=unknown

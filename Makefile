@@ -1,8 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help run init test lint bench faults format docs-config clean
+.PHONY: help run init test lint bench faults format docs-config lock sbom audit clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS := $(VENV)/tools
+SBOM := build/tokenserver.cdx.json
+
+# What the lock files name, as they name it, and nothing else: setup.cfg isn't asked what it needs.
+LOCKED := install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 # What an extra brings, which needs no second look.
 WITHIN_server := server
@@ -26,10 +31,17 @@ $(BIN)/python:
 	  fi; \
 	done; echo "no Python 3.11 or later found; set PYTHON=/path/to/python3.12" >&2; exit 1
 
-$(VENV)/.installed-%: $(BIN)/python setup.cfg pyproject.toml
+$(VENV)/.installed-%: $(BIN)/python setup.cfg pyproject.toml requirements/build.txt requirements/%.txt
 	@echo "installing tokenserver[$*]"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(BIN)/python -m pip $(LOCKED) -r requirements/build.txt -r requirements/$*.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(patsubst %,$(VENV)/.installed-%,$(WITHIN_$*))
+
+$(TOOLS)/.installed: $(BIN)/python requirements/build.txt requirements/tools.txt
+	@echo "installing tools"
+	@$(BIN)/python -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip $(LOCKED) -r requirements/build.txt -r requirements/tools.txt
+	@touch $@
 
 run: $(VENV)/.installed-server ## serve on http://127.0.0.1:8000, making whatever is missing
 	@exec $(BIN)/tokenserver serve
@@ -57,6 +69,27 @@ format: $(VENV)/.installed-lint ## rewrite the sources as `make lint` wants them
 
 docs-config: $(VENV)/.installed-server ## regenerate docs/configuration.md and .env.example
 	@$(BIN)/python docs/generate_configuration.py
+
+lock: $(TOOLS)/.installed ## rebuild requirements/ from setup.cfg; ARGS=--upgrade takes the newest versions
+	@$(TOOLS)/bin/python requirements/lock.py $(ARGS)
+
+sbom: $(TOOLS)/.installed ## the server's bill of materials, CycloneDX 1.6, to build/tokenserver.cdx.json
+	@rm -rf build $(VENV)/sbom
+	@$(BIN)/python -m venv --without-pip $(VENV)/sbom
+	@$(TOOLS)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build . 2>$(VENV)/sbom/log || { cat $(VENV)/sbom/log >&2; exit 1; }
+	@$(TOOLS)/bin/python -m pip --python $(VENV)/sbom/bin/python $(LOCKED) --report build/report.json -r requirements/server.txt
+	@$(TOOLS)/bin/python -m pip --python $(VENV)/sbom/bin/python install --quiet --no-deps build/tokenserver-*.whl
+	@$(TOOLS)/bin/python requirements/sbom.py $(VENV)/sbom build/report.json >$(SBOM).part
+	@mv $(SBOM).part $(SBOM)
+	@echo "$(SBOM)"
+
+# --strict: a package that the service knows nothing about is no package without advisories.
+audit: $(TOOLS)/.installed ## published advisories about locked packages; asks PyPI's service, ARGS="-s osv" another
+	@for file in build server test lint tools; do \
+	  echo "requirements/$$file.txt"; \
+	  $(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements/$$file.txt $(ARGS) \
+	    || { echo "requirements/$$file.txt has advisories, or could not be checked: see above" >&2; exit 1; }; \
+	done
 
 clean: ## remove what was installed; keys and data stay
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

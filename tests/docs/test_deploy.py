@@ -117,7 +117,7 @@ def test_only_what_is_built_from_enters_the_build():
     rules = [line for line in ignore.splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"
     wanted = {line[1:] for line in rules if line.startswith("!")}
-    assert wanted == {"pyproject.toml", "setup.cfg", "README.md", "migrations", "tokenserver"}
+    assert wanted == {"pyproject.toml", "setup.cfg", "README.md", "requirements", "migrations", "tokenserver"}
     assert all((ROOT / name).exists() for name in wanted)
 
 
