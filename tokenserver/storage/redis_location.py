@@ -31,6 +31,8 @@ TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 # Callers decide what may be sent again; a script that rotates must not be, behind their back.
 OPTIONS: Final[dict[str, Any]] = {
     "decode_responses": True,
+    # What somebody else wrote there is no fault of ours: it is a text that nothing here has written.
+    "encoding_errors": "replace",
     "protocol": 2,
     "socket_timeout": TIMEOUT_SECONDS,
     "socket_connect_timeout": TIMEOUT_SECONDS,
