@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.cli.conftest import Deployment
+from tests.redis_servers import Single
 from tokenserver.cli import doctor, store_checks
 from tokenserver.cli.finding import Check
 from tokenserver.storage import clock, redis_rules, schema
@@ -257,6 +258,19 @@ def test_a_redis_that_is_too_old(deployment: Deployment, monkeypatch: pytest.Mon
     finding = faulty(deployment)["redis version"]
     assert finding.detail.endswith("older than 99.0")
     assert finding.detail in deployment.run("init").line
+
+
+def test_a_user_of_redis_who_may_not_do_enough(deployment: Deployment):
+    """As after an upgrade, with the ACL file of before."""
+    with Single(acl=True) as redis:
+        for denied in ("pexpireat", "xtrim", "eval"):
+            redis.admin().execute_command("ACL SETUSER", "tokenserver", f"-{denied}")
+        url = redis.url()
+        finding = faulty(deployment, REDIS_URL=url)["redis permissions"]
+        assert finding.detail == "the user of Redis may not use EVAL, PEXPIREAT, XTRIM"
+        for line in (deployment.run("init", REDIS_URL=url).line, deployment.serve_refused(REDIS_URL=url)):
+            assert line.startswith(finding.detail)
+        assert redis.admin().dbsize() == 0
 
 
 def test_a_redis_that_is_away(deployment: Deployment):

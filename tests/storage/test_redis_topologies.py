@@ -18,6 +18,7 @@ from tests.conftest import Api, Apps, Databases
 from tests.redis_servers import FILES, Cluster, Sentinel, Single, Topology, until
 from tokenserver.app import rooms_of
 from tokenserver.rooms import Rooms
+from tokenserver.storage import redis_rules
 
 __all__ = ["deployment", "empty", "prepared"]
 
@@ -183,6 +184,8 @@ def test_the_user_of_redis_may_do_what_the_server_does_and_nothing_else(
         assert not denials(single)
         assert not denials(cluster)
         assert granted() - used(single) - used(cluster) == set()
+    asked = {command.split()[0].lower() for command in redis_rules.COMMANDS}
+    assert granted() - asked == {"multi", "exec", "select", "asking", "cluster|slots"}
 
 
 # Sentinel

@@ -78,6 +78,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
         for name, fault in (
             ("redis version", redis_rules.version_fault(store)),
             ("redis eviction", redis_rules.eviction_fault(store)),
+            ("redis permissions", redis_rules.permission_fault(store)),
         ):
             yield Finding(name, "fault", *fault) if fault else Finding(name, "ok", "as needed")
         if all(info.get("aof_enabled") for info in store.info("persistence")):
