@@ -8,7 +8,7 @@ import httpx
 
 from tests.faults.deployment import Deployment, readiness
 from tests.faults.history import Broken
-from tests.faults.plan import Finding, Run, experiment, now
+from tests.faults.plan import GRACE, Finding, Run, experiment, now
 from tests.faults.proxy import ALL_ARRIVE, Odds
 from tests.faults.stores import RedisProcess, wait_until
 
@@ -70,7 +70,7 @@ def rolled_back(run: Run) -> Finding:
         load.clients.settle_ended(ended + resting[:5])
         for holder in resting[5:]:
             old, _ = holder.spent[0]
-            wait_until(lambda at=holder.spent[0][1]: now() > at + 11, "the grace is over")
+            wait_until(lambda: now() > healed + GRACE + 2, "the grace, which began anew, is over")
             load.clients.refresh(holder, old, honest=False)
     run.verdict(found, losses=[lost])
     recovery = run.recovery(healed, until)

@@ -43,14 +43,15 @@ def stale_replica(run: Run) -> Finding:
         lost = now()
         replica.resume()
         promoted = sentinel.promoted(master)
+        healed = now()
         lost_writes -= int(promoted.client().info("replication")["master_repl_offset"])
         time.sleep(10)
         until = now()
         load.settle()
         load.clients.settle_ended(ended + resting[:5])
         for holder in resting[5:]:
-            old, at = holder.spent[0]
-            wait_until(lambda at=at: now() > at + GRACE + 1.1, "the grace is over")
+            old, _ = holder.spent[0]
+            wait_until(lambda: now() > healed + GRACE + 2, "the grace, which began anew, is over")
             load.clients.refresh(holder, old, honest=False)
     run.verdict(found, losses=[lost])
     recovery = run.recovery(lost, until)
