@@ -106,6 +106,19 @@ def _issuer(value: str) -> str:
     return _with_usable_port(value)
 
 
+def _web_url(value: str) -> str:
+    value = _word(value)
+    parts = urlsplit(value)
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or "@" in parts.netloc
+        or re.search("[?#]", value)
+    ):
+        raise ValueError("must be an http or https URL without user, query and fragment")
+    return _with_usable_port(value)
+
+
 def _email(value: str) -> str:
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
         raise ValueError("must be an e-mail address")
@@ -283,6 +296,19 @@ class Settings:
         shown="none",
     )
     registration: str = _option("open", _one_of("open", "closed"), "Who may call `POST /auth/register`.")
+    breached_passwords_url: str = _option(
+        "",
+        _web_url,
+        "Where new passwords are looked up that are known from breaches, such as "
+        "`https://api.pwnedpasswords.com/range`: five hexadecimal digits of a password's SHA-1 digest are appended "
+        "and sent, no more. The 100,000 most common passwords are refused without it.",
+        shown="none",
+    )
+    breached_passwords_away: str = _option(
+        "accept",
+        _one_of("accept", "refuse"),
+        "While that can't be asked: accept a new password that is good otherwise, and log it; or answer 503.",
+    )
     rate_limits: bool = _option(
         True, _flag, "Limits on sign-in and registration. `off` only for benchmarks.", shown="`on`"
     )

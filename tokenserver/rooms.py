@@ -18,6 +18,7 @@ from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
+from tokenserver.identity.breached_passwords import BreachedPasswords
 from tokenserver.identity.login import Login
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
@@ -106,7 +107,11 @@ class Rooms:
         feed.subscribe(_follow(keys), lambda _entries: None)
         revocation = Revocation(feed)
         limits = RateLimits(store, enabled=settings.rate_limits)
-        passwords = Passwords(slots=max(1, (os.cpu_count() or 1) // settings.workers), queue=settings.threads // 2)
+        passwords = Passwords(
+            slots=max(1, (os.cpu_count() or 1) // settings.workers),
+            queue=settings.threads // 2,
+            is_breached=BreachedPasswords(settings, slots=settings.threads // 2).knows,
+        )
         people = People(feed, passwords)
         sealer = Sealer(
             database,

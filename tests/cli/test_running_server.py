@@ -116,6 +116,7 @@ def test_a_new_password_ends_every_session(cli: Deployment, server: Server):
     assert server.statuses(tokens) == {401}
     assert server.refresh(tokens).status_code == 401
     assert server.statuses(server.login("frank", NEW_PASSWORD)) == {200}
+    assert "most common" in cli.refused("user", "reset-password", "frank", "--password-stdin", stdin="password1")
     assert cli.refused("user", "reset-password", "frank", "--password-stdin", stdin="short").startswith(
         "password: "
     )

@@ -152,16 +152,15 @@ def reset_password(user: str, password_stdin: bool, password_prompt: bool, as_js
     """Give USER a new password and end every session; without one given, generate it and print it once."""
     given = _given_password(None, stdin=password_stdin, prompt=password_prompt)
     with opened(redis=True) as rooms:
-        from tokenserver.errors import FieldError, Invalid
-        from tokenserver.identity.passwords import weakness
+        from tokenserver.errors import Invalid
         from tokenserver.storage.feed import Kind
         from tokenserver.tokens.sessions import EndReason
 
         row = get_user(rooms, user)
         secret = given or _generate()
-        flaw = weakness(secret)
-        if flaw:
-            raise Invalid([FieldError("password", flaw)])
+        faults = rooms.passwords.faults(secret)
+        if faults:
+            raise Invalid(faults)
         fields: dict[str, str | None] = {"password_hash": rooms.passwords.hash(secret)}
 
         def reset(tx: "Transaction", change: "Change") -> dict[str, Any]:

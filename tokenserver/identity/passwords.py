@@ -1,30 +1,39 @@
-"""Passwords: Argon2id in a bounded number of threads, and what makes one unacceptable (NIST SP 800-63B-4)."""
+"""Passwords: Argon2id in a bounded number of threads, and what makes one unacceptable (NIST SP 800-63B-4 section
+3.1.1.2).
+"""
 
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from tokenserver.errors import Overloaded
+from tokenserver.errors import FieldError, Overloaded
+from tokenserver.identity.common_passwords import is_common
 from tokenserver.identity.names import folded
 
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 128
 WAIT_SECONDS: Final = 5
+# Shorter ones are part of many words.
+LEAST_NAME: Final = 4
+# NIST SP 800-63B-4 section 3.1.1.2 and OWASP ASVS 6.2.11: words of the context.
+SERVICE: Final = "tokenserver"
 
 
 class Passwords:
     """`slots`: hashes computed at once in this process. `queue`: how many requests may be here, waiting ones too.
+    `is_breached`: whether one is known from a breach; may raise Unavailable.
 
     One hash takes 20 to 30 ms of a core and 19 MiB. Beyond the queue, callers are told to come again, so that
     threads remain for everything that needs no hash.
     """
 
-    def __init__(self, *, slots: int, queue: int) -> None:
+    def __init__(self, *, slots: int, queue: int, is_breached: Callable[[str], bool] = lambda _: False) -> None:
+        self._is_breached = is_breached
         # OWASP's first choice of equal strength; the library's default (64 MiB, 4 lanes) allows 10 a second.
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
         self._admitted = threading.BoundedSemaphore(max(slots, queue))
@@ -45,6 +54,16 @@ class Passwords:
             except (VerificationError, InvalidHashError):
                 return False
             return stored is not None
+
+    def faults(self, password: str, *names: str) -> list[FieldError]:
+        """Why it can't be a new password; none when it can. `names`: see `weakness`. Slow: not in a transaction.
+
+        Raises Unavailable where breaches can't be asked about and the settings refuse then.
+        """
+        flaw = weakness(password, *names)
+        if flaw is None and self._is_breached(normalized(password)):
+            flaw = "This password is known from a data breach. Use another one."
+        return [FieldError("password", flaw)] if flaw else []
 
     def needs_rehash(self, stored: str) -> bool:
         return self._hasher.check_needs_rehash(stored)
@@ -70,15 +89,27 @@ def normalized(password: str) -> str:
 
 
 def weakness(password: str, *names: str) -> str | None:
-    """Why a new password is refused, or None. `names`: the account's user name and e-mail address."""
+    """Why a new password is refused, or None. `names`: the account's user name and e-mail address.
+
+    No rule of composition (NIST SP 800-63B-4 section 3.1.1.2): what is weak for its pattern is on the list.
+    """
     length = len(normalized(password))
     if length < MIN_LENGTH:
         return f"Use at least {MIN_LENGTH} characters."
     if length > MAX_LENGTH:
         return f"Use at most {MAX_LENGTH} characters."
-    if len(set(password)) < 3:
-        return "Use more than two different characters."
+    if is_common(password):
+        return "This is one of the most common passwords. Use another one."
     plain = folded(password)
-    if any(len(name) >= 4 and folded(name) in plain for name in names):
+    if any(word in plain for word in _words(names)):
         return "Don't use your name or e-mail address in the password."
+    if SERVICE in plain:
+        return "Don't use the name of this service in the password."
     return None
+
+
+def _words(names: tuple[str, ...]) -> Iterator[str]:
+    """Of an e-mail address, what stands before the @ too."""
+    for name in names:
+        word = folded(name)
+        yield from (each for each in {word, word.partition("@")[0]} if len(each) >= LEAST_NAME)

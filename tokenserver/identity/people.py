@@ -16,7 +16,7 @@ from tokenserver.errors import Conflict, FieldError, Invalid, NotFound
 from tokenserver.identity import claim_values
 from tokenserver.identity.models import User
 from tokenserver.identity.names import displayed, folded, is_email, is_username
-from tokenserver.identity.passwords import Passwords, weakness
+from tokenserver.identity.passwords import Passwords
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
 from tokenserver.storage.sql import Transaction, new_id, utc_now
@@ -145,14 +145,12 @@ class People:
         email_verified: bool = False,
         by_operator: bool = False,
     ) -> User:
-        """A checked, hashed, unsaved user; slow, so outside any transaction. Raises Invalid, Overloaded.
+        """A checked, hashed, unsaved user; slow, so outside any transaction. Raises Invalid, Unavailable.
 
         `by_operator`: the password comes from the configuration or the command line and may hold the name.
         """
         errors = name_faults(username, email) + claim_values.faults(claims)
-        flaw = weakness(password) if by_operator else weakness(password, username, email)
-        if flaw:
-            errors.append(FieldError("password", flaw))
+        errors += self._passwords.faults(password, *(() if by_operator else (username, email)))
         if errors:
             raise Invalid(errors)
         now = utc_now()

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from flask import Blueprint
 
-from tokenserver.errors import FieldError, Forbidden, Invalid, NotFound
+from tokenserver.errors import Forbidden, Invalid, NotFound
 from tokenserver.identity import claim_values
 from tokenserver.identity.login import Login, Proof, Refusal
 from tokenserver.identity.models import User
 from tokenserver.identity.names import folded
-from tokenserver.identity.passwords import Passwords, weakness
+from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People, Person, name_faults
 from tokenserver.identity.schemas import ProfileSchema, SessionPageSchema, UserSchema
 from tokenserver.storage.feed import Change, Feed
@@ -65,7 +65,7 @@ def blueprint(
         new_password = body.pop("password", None)
         current_password = body.pop("current_password", None)
         changes = {key: value for key, value in body.items() if _differs(person, key, value)}
-        _check(person, changes, new_password)
+        _check(passwords, person, changes, new_password)
         proof = None
         if new_password is not None or changes.keys() & {"username", "email"}:
             # OWASP ASVS 6.2.3 and 7.5.1: who holds the token must also know the password
@@ -140,13 +140,12 @@ def _differs(person: Person, key: str, value: Any) -> bool:
     return (folded(value or "") if key == "username" else value) != known
 
 
-def _check(person: Person, changes: dict[str, Any], new_password: str | None) -> None:
+def _check(passwords: Passwords, person: Person, changes: dict[str, Any], new_password: str | None) -> None:
     errors = name_faults(changes.get("username"), changes.get("email"))
     errors += claim_values.faults({name: changes[name] for name in changes if name in claim_values.KEPT})
     if new_password is not None:
-        flaw = weakness(new_password, changes.get("username", person.username), changes.get("email", person.email))
-        if flaw:
-            errors.append(FieldError("password", flaw))
+        names = (changes.get("username", person.username), changes.get("email", person.email))
+        errors += passwords.faults(new_password, *names)
     if errors:
         raise Invalid(errors)
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import IPv4Address, IPv6Address
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -69,10 +70,12 @@ class Fetcher:
         self.seconds = seconds
         self._lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 
-    def get(self, url: str, *, accept: str, limit: int = MAX_BODY) -> Fetched:
-        """What a 200 carries, at most `limit` bytes. Raises FetchFailed."""
+    def get(
+        self, url: str, *, accept: str, limit: int = MAX_BODY, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Fetched:
+        """What a 200 carries, at most `limit` bytes. `headers`: ours, never a client's. Raises FetchFailed."""
         with _Exchange(self, url, limit) as exchange:
-            response = exchange.ask("GET", {"Accept": accept})
+            response = exchange.ask("GET", {"Accept": accept, **headers})
             # RFC 9101 section 10.4.1: whoever answers 3xx leads elsewhere, perhaps to where we must not go.
             if response.status != 200:
                 raise FetchFailed(f"answered {response.status}")
