@@ -20,8 +20,9 @@ MAX_LENGTH: Final = 128
 WAIT_SECONDS: Final = 5
 # Shorter ones are part of many words.
 LEAST_NAME: Final = 4
-# NIST SP 800-63B-4 section 3.1.1.2 and OWASP ASVS 6.2.11: words of the context.
+# NIST SP 800-63B-4 section 3.1.1.2 and OWASP ASVS 6.2.11: words of the context, and what is soon guessed from them.
 SERVICE: Final = "tokenserver"
+BESIDE_SERVICE: Final = 5
 
 
 class Passwords:
@@ -103,8 +104,8 @@ def weakness(password: str, *names: str) -> str | None:
     plain = folded(password)
     if any(word in plain for word in _words(names)):
         return "Don't use your name or e-mail address in the password."
-    if SERVICE in plain:
-        return "Don't use the name of this service in the password."
+    if SERVICE in plain and len(plain) <= len(SERVICE) + BESIDE_SERVICE:
+        return "Don't use little more than the name of this service."
     return None
 
 
