@@ -31,7 +31,6 @@ def register(api: Api, username: str, password: str) -> Any:
     "password",
     [
         "12 34 ab",
-        "my TokenServer 7 login",
         "correct horse",
         "nodigitsnouppercase",
         "my TokenServer 7 login",
