@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tokenserver.access import routes as access_routes
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     request_context.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
     problems.register(app, TONGUES)
+    _know_each_path_by_one_spelling(app)
     _decide_nothing_by_a_wrong_clock(app, rooms.clock)
     denials.register(app, rooms.trail)
     guard = Guard(
@@ -180,6 +181,14 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
     app.register_blueprint(docs_page.blueprint())
     return app
+
+
+def _know_each_path_by_one_spelling(app: Flask) -> None:
+    @app.before_request
+    def check() -> None:
+        # Werkzeug takes "//metrics" for "/metrics"; a balancer that refuses the one lets the other by.
+        if request.environ["PATH_INFO"].startswith("//"):
+            abort(404)
 
 
 def _decide_nothing_by_a_wrong_clock(app: Flask, clock: Clock) -> None:

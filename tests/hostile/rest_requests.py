@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tests.hostile.every_endpoint import NOBODY
 from tests.hostile.requests import ADMIN, BEARER, CLIENT, EC, JSON, JSON_REQUESTS, OKP, RSA, Hostile, headers_for
 
 GUEST: Mapping[str, str] = {}
@@ -16,7 +17,6 @@ REVOKED = {"Authorization": "Bearer {revoked}"}
 ASSIGNER = {"Authorization": "Bearer {assigner}"}
 # The own token of a client with posts:create and users:read.
 POSTER = {"Authorization": "Bearer {poster}"}
-NOBODY = "7b0f6a52-9d5b-4a3e-8f0a-0d7f5f3b2c1d"
 
 
 def _ask(

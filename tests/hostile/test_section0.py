@@ -15,9 +15,10 @@ from werkzeug.exceptions import HTTPException
 from tests.answers import faults, granted, word
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.hostile import requests
+from tests.hostile.every_endpoint import NOBODY
 from tests.hostile.oidc_requests import CALLBACK, OIDC_REQUESTS
 from tests.hostile.requests import FORMS, JSON_REQUESTS, METHODS, Hostile, headers_for
-from tests.hostile.rest_requests import LISTS, NOBODY, REST_REQUESTS
+from tests.hostile.rest_requests import LISTS, REST_REQUESTS
 from tokenserver.access.models import Role, RoleAssignment, RolePermission
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent

@@ -1,13 +1,24 @@
-"""Pages of a client's own origins call the token and revocation endpoints by script (RFC 9700 section 2.6)."""
+"""Pages of a client's own origins call the token, revocation and userinfo endpoints by script (RFC 9700 section
+2.6).
+"""
 
 import pytest
 
 from tests.conftest import PASSWORD
+from tests.hostile.every_endpoint import every_endpoint
 
 pytestmark = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
 PAGE = "https://app.example"
 OTHER = "https://other.example"
+CALLED = ("/oauth/token", "/oauth/revoke", "/oauth/userinfo")
+# What is the same for everybody.
+PUBLIC = (
+    "/.well-known/openid-configuration",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/jwks.json",
+    "/openapi.json",
+)
 METHODS = "Access-Control-Allow-Methods"
 ALLOWED = "Access-Control-Allow-Origin"
 
@@ -33,13 +44,13 @@ def preflight(client, path, origin):
     return client.options(path, headers={"Origin": origin} | asked)
 
 
-@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke"])
+@pytest.mark.parametrize("path", CALLED)
 def test_a_preflight_knows_the_origins_of_all_clients(client, rooms, spa, path):
     for origin in (PAGE, OTHER):
         response = preflight(client, path, origin)
         assert response.status_code == 204
         assert response.headers[ALLOWED] == origin
-        assert response.headers[METHODS] == "POST"
+        assert response.headers[METHODS] == ("GET, POST" if path == "/oauth/userinfo" else "POST")
         assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
         assert "Access-Control-Allow-Credentials" not in response.headers
         assert "Origin" in response.headers["Vary"]
@@ -71,13 +82,43 @@ def test_a_client_that_did_not_authenticate_has_no_pages(client, confidential, s
     assert ALLOWED not in client.post("/oauth/token", data=form, headers={"Origin": PAGE}).headers
 
 
+def test_a_person_is_told_to_pages_of_the_token_s_client_alone(client, spa):
+    """By a token that was verified; of one that wasn't, nothing is believed (CVE-2026-37977)."""
+    token = client.post("/oauth/token", data=spa | {"scope": "openid"}).json["access_token"]
+
+    def ask(origin, token):
+        return client.get("/oauth/userinfo", headers={"Origin": origin, "Authorization": f"Bearer {token}"})
+
+    for origin, allowed in ((PAGE, PAGE), (OTHER, None), ("null", None), (f"{PAGE}.evil.example", None)):
+        response = ask(origin, token)
+        assert response.status_code == 200
+        assert response.headers.get(ALLOWED) == allowed
+        assert "Origin" in response.headers["Vary"]
+    header, payload, signature = token.split(".")
+    forged = f"{header}.{payload}.{'A' * len(signature)}"
+    assert (ask(PAGE, forged).status_code, ask(PAGE, forged).headers.get(ALLOWED)) == (401, None)
+    client.post("/oauth/revoke", data={"client_id": "spa", "token": token})
+    # ended, but signed by us: the page is told to get another one
+    assert (ask(PAGE, token).status_code, ask(PAGE, token).headers.get(ALLOWED)) == (401, PAGE)
+
+
 def test_what_everybody_may_read_is_for_every_page(client):
-    for path in ("/.well-known/openid-configuration", "/.well-known/jwks.json"):
-        assert client.get(path, headers={"Origin": OTHER}).headers[ALLOWED] == "*"
+    for path in PUBLIC:
+        headers = client.get(path, headers={"Origin": OTHER}).headers
+        assert headers[ALLOWED] == "*"
+        assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+        assert "public" in headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("path", ["/oauth/authorize", "/oauth/introspect", "/users/me", "/admin/stats"])
-def test_nowhere_else(client, spa, path):
-    """RFC 9700 section 2.6: the authorization endpoint is for navigation, never for scripts."""
-    assert ALLOWED not in preflight(client, path, PAGE).headers
-    assert ALLOWED not in client.get(path, headers={"Origin": PAGE}).headers
+def test_nowhere_else(app, client, spa):
+    """RFC 9700 section 2.6: the authorization endpoint is for navigation, never for scripts. Nor has any other
+    endpoint, whoever adds one, such headers by accident (Flask-CORS CVE-2024-6221 sent one to everybody)."""
+    asked = 0
+    for path, method in every_endpoint(app):
+        if path in {*CALLED, *PUBLIC}:
+            continue
+        for response in (preflight(client, path, PAGE), client.open(path, method=method, headers={"Origin": PAGE})):
+            assert not [name for name, _ in response.headers if name.startswith("Access-Control")], (method, path)
+        asked += 1
+    assert asked > 50
+    assert {path for path, _ in every_endpoint(app)} >= {"/oauth/authorize", *CALLED, *PUBLIC}

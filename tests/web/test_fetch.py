@@ -1,15 +1,20 @@
 """What is fetched for clients, and what is not (RFC 9101 section 10.4.1, RFC 9126 section 7.2): real listeners."""
 
+import ast
 import ipaddress
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+import tokenserver
 from tests.listeners import Authority, Listener
 from tokenserver.config import Settings
 from tokenserver.web.fetch import Fetcher, FetchFailed, is_public
@@ -111,6 +116,18 @@ def test_http_is_for_private_networks(names: dict[str, list[list[str]]]):
     names["public.example"] = [["203.0.114.1"]]
     refused(LOOPBACK, "http://public.example/", "http is for private networks alone")
     refused(LOOPBACK, "http://203.0.114.1/", "http is for private networks alone")
+
+
+def test_ports_of_other_services_are_not_knocked_at(names: dict[str, list[list[str]]]):
+    names["public.example"] = [["203.0.114.1"]]
+    for port in (1, 21, 22, 25, 80, 389, 445, 993, 1023):
+        refused(PUBLIC_ALONE, f"https://public.example:{port}/", "a port of another service")
+    url, late = urlsplit("https://public.example:{}/"), time.monotonic() + 30
+    for port in ("443", "1024", "8443", "65535"):
+        assert PUBLIC_ALONE.addresses(url._replace(netloc=f"public.example:{port}"), late)
+    # Where the operator let it in, any will do.
+    names["inside.example"] = [["127.0.0.1"]]
+    assert LOOPBACK.addresses(urlsplit("https://inside.example:25/"), late)
 
 
 NOT_URLS = [
@@ -289,3 +306,23 @@ def test_public_addresses(address: str):
 def test_addresses_of_our_own_side(address: str):
     """RFC 6890 and its registry; RFC 6052, 3056 and 4291 for IPv4 addresses inside of others."""
     assert not is_public(ipaddress.ip_address(address))
+
+
+# What speaks to others by itself: `verify.https`, which reads metadata and keys of an issuer that its user named;
+# the stores; the command line, which asks the server that it starts.
+SPEAKERS = re.compile(r"verify/|storage/|cli/|mail/|web/fetch\.py")
+NETWORK = {"aiohttp", "ftplib", "http.client", "httpx", "requests", "smtplib", "socket", "telnetlib", "urllib3"}
+
+
+def test_nobody_else_opens_connections():
+    """SSRF has one place to be prevented at: no other module imports what could fetch."""
+    found = set()
+    for file in Path(tokenserver.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{each.name}" for each in node.names)]
+            if NETWORK & set(names) or any(name.startswith("urllib.request") for name in names):
+                found.add(file.relative_to(Path(tokenserver.__file__).parent).as_posix())
+    assert "web/fetch.py" in found
+    assert {file for file in found if not SPEAKERS.match(file)} == set()

@@ -32,6 +32,8 @@ MAX_ADDRESSES: Final = 4
 # A lookup can't be cut short, so that a name server that never answers holds threads for a while.
 MAX_LOOKUPS: Final = 16
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+# The "system ports" of IANA: mail, shells, directories and their like; none of them is a web server of a client.
+SYSTEM_PORTS: Final = range(1, 1024)
 
 Address = IPv4Address | IPv6Address
 # RFC 4291 section 2.4, as IANA gives them out: no other IPv6 address is one of a public host.
@@ -118,6 +120,8 @@ class Fetcher:
                 raise FetchFailed(f"{address} is not a public address")
             if url.scheme == "http" and not is_private:
                 raise FetchFailed("http is for private networks alone")
+            if url.port in SYSTEM_PORTS and url.port != DEFAULT_PORTS["https"] and not is_private:
+                raise FetchFailed("a port of another service")
         if not found:
             raise FetchFailed("the name has no address")
         return found[:MAX_ADDRESSES]

@@ -7,6 +7,8 @@ from flask import Flask, Response
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
+    # No page of another site embeds it as a picture, script or frame; what is for everybody says otherwise.
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     # Whatever doesn't say otherwise may hold something personal.

@@ -22,33 +22,33 @@ from tokenserver.oauth.endpoints import (
     token,
     userinfo,
 )
-from tokenserver.oauth.endpoints.cors import Readers
 from tokenserver.oauth.endpoints.request import Server
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`key`: its name in the metadata; None where the metadata has no place for it. `cors`: whose pages may call it
-    by script and read the answer. `page`: people open it in a browser, so it is no part of the API description."""
+    """`key`: its name in the metadata; None where the metadata has no place for it. `cors`: pages of its clients
+    may call it by script and read the answer. `page`: people open it in a browser, so it is no part of the API
+    description."""
 
     paths: tuple[str, ...]
     methods: tuple[str, ...]
     view: Callable[[Server], Response]
     key: str | None = None
-    cors: Readers | None = None
+    cors: bool = False
     page: bool = False
 
 
 ENDPOINTS: Final = (
     Endpoint(("/oauth/authorize",), ("GET", "POST"), authorization.view, "authorization_endpoint", page=True),
     Endpoint((authorization.RESUME.format(id="<interaction_id>"),), ("GET",), authorization.resume, page=True),
-    Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=Readers.CLIENTS),
+    Endpoint(("/oauth/token",), ("POST",), token.view, "token_endpoint", cors=True),
     Endpoint(("/oauth/introspect",), ("POST",), introspection.view, "introspection_endpoint"),
-    Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=Readers.CLIENTS),
+    Endpoint(("/oauth/revoke",), ("POST",), revocation.view, "revocation_endpoint", cors=True),
     Endpoint(
         ("/oauth/device_authorization",), ("POST",), device_authorization.view, "device_authorization_endpoint"
     ),
-    Endpoint(("/oauth/userinfo",), ("GET", "POST"), userinfo.view, "userinfo_endpoint", cors=Readers.EVERYBODY),
+    Endpoint(("/oauth/userinfo",), ("GET", "POST"), userinfo.view, "userinfo_endpoint", cors=True),
     Endpoint((end_session.PATH,), ("GET", "POST"), end_session.view, "end_session_endpoint", page=True),
     Endpoint(("/oauth/check_session",), ("GET",), check_session_iframe.view, "check_session_iframe", page=True),
     Endpoint((registration.PATH,), ("POST",), registration.view, "registration_endpoint"),
@@ -73,13 +73,12 @@ def blueprint(server: Callable[[Mapping[str, str]], Server]) -> Blueprint:
         for path in endpoint.paths:
             name = re.sub(r"\W+", "_", path.strip("/"))
             routes.add_url_rule(path, name, _bound(endpoint, rooms), methods=_methods(endpoint))
-    shared = {path: endpoint.cors for endpoint in ENDPOINTS if endpoint.cors for path in endpoint.paths}
+    shared = {path for endpoint in ENDPOINTS if endpoint.cors for path in endpoint.paths}
 
     @routes.after_request
     def let_read(response: Response) -> Response:
-        readers = shared.get(flask.request.path)
-        if readers and flask.request.method != "OPTIONS":
-            cors.let_read(rooms, response, readers)
+        if flask.request.path in shared and flask.request.method != "OPTIONS":
+            cors.let_read(rooms, response)
         return response
 
     return routes
@@ -92,7 +91,7 @@ def _methods(endpoint: Endpoint) -> list[str]:
 def _bound(endpoint: Endpoint, rooms: Server) -> Callable[..., Response]:
     def view(**_: str) -> Response:  # parts of the path: `request.view_args` has them
         if endpoint.cors and flask.request.method == "OPTIONS":
-            return cors.preflight(rooms, endpoint.methods, endpoint.cors)
+            return cors.preflight(rooms, endpoint.methods)
         return endpoint.view(rooms)
 
     return view

@@ -32,6 +32,9 @@ POLICY: Final = (
 def view(server: Server) -> Response:
     response = Response(PAGE.format(cookie=server.cookies.browser_state_name, script=SCRIPT), mimetype="text/html")
     response.headers["Content-Security-Policy"] = POLICY
+    # Within a page that is isolated (COEP: require-corp) too: it asks that of what it embeds.
+    response.headers["Cross-Origin-Embedder-Policy"] = "require-corp"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.headers["Cache-Control"] = "public, max-age=300"
     response.set_etag(hashlib.sha256(response.data).hexdigest()[:32])
     response.make_conditional(request)

@@ -1,10 +1,10 @@
 """Which pages may call us by script and read the answers (RFC 9700 section 2.6, the CORS protocol of Fetch): those
-of a client's own origins, and everybody's where a bearer token alone says who asks.
+of a client's own origins, which are those of its redirect URIs.
 
-Its own are the origins of its redirect URIs. No cookie is taken where this holds, so no credentials are allowed.
+No cookie is taken where this holds, so no credentials are allowed. What is the same for everybody, metadata and
+keys, every page may read: `jwks.cached` says so.
 """
 
-from enum import Enum
 from typing import Final
 
 from flask import Response, request
@@ -15,16 +15,11 @@ from tokenserver.web.request_context import current
 
 # What a page may send and read beside what Fetch always lets through.
 REQUEST_HEADERS: Final = "Authorization, Content-Type"
-RESPONSE_HEADERS: Final = "Retry-After, WWW-Authenticate, X-Request-ID"
+RESPONSE_HEADERS: Final = "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-ID"
 MAX_AGE_SECONDS: Final = 600
 
 
-class Readers(Enum):
-    CLIENTS = "clients"
-    EVERYBODY = "everybody"
-
-
-def preflight(server: Server, methods: tuple[str, ...], readers: Readers) -> Response:
+def preflight(server: Server, methods: tuple[str, ...]) -> Response:
     """A browser asks before the request, and can't say for which client: any client's origin may go on."""
     response = Response(status=204)
     response.headers["Allow"] = ", ".join((*methods, "OPTIONS"))
@@ -32,9 +27,8 @@ def preflight(server: Server, methods: tuple[str, ...], readers: Readers) -> Res
     if origin is None:
         return response
     response.vary.add("Origin")
-    if readers is Readers.CLIENTS:
-        server.rooms.feed.sync()
-    if readers is Readers.EVERYBODY or origin in server.clients.origins():
+    server.rooms.feed.sync()
+    if origin in server.clients.origins():
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Methods"] = ", ".join(methods)
         response.headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
@@ -42,12 +36,9 @@ def preflight(server: Server, methods: tuple[str, ...], readers: Readers) -> Res
     return response
 
 
-def let_read(server: Server, response: Response, readers: Readers) -> None:
-    """The answer itself: for a page of the client that authenticated, or whose token was good, and no other's."""
-    if readers is Readers.EVERYBODY:
-        response.headers["Access-Control-Allow-Origin"] = "*"
-        response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
-        return
+def let_read(server: Server, response: Response) -> None:
+    """The answer itself: for a page of the client that authenticated, or whose token was good, and no other's
+    (Keycloak CVE-2026-37977 took the client from a token that it had not verified)."""
     response.vary.add("Origin")
     origin, client_id = request.headers.get("Origin"), current().client_id
     if origin is None or client_id is None:

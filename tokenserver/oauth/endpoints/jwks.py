@@ -14,6 +14,7 @@ def cached(response: Response, etag: str, max_age: int) -> Response:
     response.headers["Cache-Control"] = f"public, max-age={max_age}"
     # Verifiers in browsers read it too, and it holds nothing but public keys and addresses.
     response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.set_etag(etag)
     response.make_conditional(request)
     return response

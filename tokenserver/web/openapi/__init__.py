@@ -41,6 +41,7 @@ def blueprint(issuer: str, described: Described) -> Blueprint:
         response = Response(body, mimetype="application/json")
         response.headers["Cache-Control"] = f"public, max-age={MAX_AGE}"
         response.headers["Access-Control-Allow-Origin"] = "*"  # it holds what everybody may read
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         response.set_etag(etag)
         response.make_conditional(request)
         return response
