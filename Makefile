@@ -85,11 +85,11 @@ sbom: $(TOOLS)/.installed ## the server's bill of materials, CycloneDX 1.6, to b
 
 # --strict: a package that the service knows nothing about is no package without advisories.
 audit: $(TOOLS)/.installed ## published advisories about locked packages; asks PyPI's service, ARGS="-s osv" another
-	@for file in build server test lint tools; do \
+	@failed=; for file in build server test lint tools; do \
 	  echo "requirements/$$file.txt"; \
 	  $(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements/$$file.txt $(ARGS) \
-	    || { echo "requirements/$$file.txt has advisories, or could not be checked: see above" >&2; exit 1; }; \
-	done
+	    || failed="$$failed requirements/$$file.txt"; \
+	done; [ -z "$$failed" ] || { echo "with advisories, or not to be checked, see above:$$failed" >&2; exit 1; }
 
 clean: ## remove what was installed; keys and data stay
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
