@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from tokenserver.cli.command import sentence
+from tokenserver.cli.slow_requests import Impatience, in_slots
 from tokenserver.config import Settings
 from tokenserver.errors import ConfigurationError, TokenserverError
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from wsgiref.types import WSGIApplication
 
     from tokenserver.cli.supervisor import Supervisor
 
@@ -30,6 +31,8 @@ CONNECTIONS: Final = 512  # of each worker at a time; further ones wait in the k
 # idle for up to a minute and expects them to be there.
 HEAD_SECONDS: Final = {False: 20, True: 75}
 HEAD_BYTES: Final = 64 * 1024
+REQUEST_SECONDS: Final = 30  # from a request's first byte to that of its answer
+SPARE_SECONDS: Final = 15  # that a connection may be silent for beyond HEAD_SECONDS, which end it by themselves
 
 
 def address_of(settings: Settings) -> str:
@@ -68,14 +71,18 @@ def _port_fault(settings: Settings, address: str) -> int:
     return 0
 
 
-def answer(is_draining: Callable[[], bool]) -> "Flask":
+def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
     """What a worker process answers with; runs there."""
-    from tokenserver.app import create_worker
+    from tokenserver.app import MAX_BODY_BYTES, create_worker, rooms_of
 
     try:
-        return create_worker(is_draining)
+        application = create_worker(is_draining)
     except TokenserverError as error:
         raise SystemExit(f"tokenserver: {sentence(error)}") from None
+    settings = rooms_of(application).settings
+    silent_seconds = HEAD_SECONDS[settings.trusted_proxies > 0] + SPARE_SECONDS
+    Impatience(settings.port, request_seconds=REQUEST_SECONDS, silent_seconds=silent_seconds).start()
+    return in_slots(application, slots=settings.threads, max_body=MAX_BODY_BYTES)
 
 
 def create(settings: Settings, address: str) -> "Supervisor":
@@ -98,7 +105,8 @@ def create(settings: Settings, address: str) -> "Supervisor":
         port=settings.port,
         interface=Interfaces.WSGI,
         workers=settings.workers,
-        blocking_threads=settings.threads,
+        # One for each connection, which may wait for a body; `in_slots` says how many may work.
+        blocking_threads=CONNECTIONS,
         backpressure=CONNECTIONS,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
