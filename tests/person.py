@@ -100,6 +100,7 @@ class Person:
     def __init__(self, transport: Transport, origin: str, username: str, password: str) -> None:
         self.transport = transport
         self.origin = origin
+        # With `otp` too, the walk takes the second step.
         self.known = {"username": username, "password": password}
         self.pressed: list[str] = []
 
@@ -128,7 +129,10 @@ class Person:
     def authorize(self, url: str, redirect_uri: str, *, allow: bool = True) -> Landing:
         """Signs in and consents (or denies) where asked, until the redirect URI. Raises Stuck."""
         choice = "consent-allow" if allow else "consent-deny"
-        return self.walk(self.visit(url, redirect_uri), redirect_uri, ("login-submit", choice))
+        return self.walk(self.visit(url, redirect_uri), redirect_uri, (*self.sign_in_buttons(), choice))
+
+    def sign_in_buttons(self) -> tuple[str, ...]:
+        return ("login-submit",) * (2 if "otp" in self.known else 1)
 
     def sign_out(self, url: str, redirect_uri: str) -> Landing:
         """Confirms where asked, and goes on to where a client wants them back. Raises Stuck."""

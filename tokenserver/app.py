@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -17,6 +18,7 @@ from tokenserver.config import Settings
 from tokenserver.errors import ClockWrong, StoreUnavailable
 from tokenserver.identity import routes as identity_routes
 from tokenserver.identity import user_routes
+from tokenserver.identity.second_factors import routes as second_factor_routes
 from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
@@ -24,6 +26,8 @@ from tokenserver.oauth.endpoints.request import Server
 from tokenserver.pages import assets, consent, device, login, rendering
 from tokenserver.pages import error as error_page
 from tokenserver.pages.forms import Forms
+from tokenserver.pages.second_step import SecondSteps
+from tokenserver.pages.sign_in import SignInForms
 from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
 from tokenserver.rooms import Rooms
@@ -118,6 +122,16 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         )
     )
     app.register_blueprint(
+        second_factor_routes.blueprint(
+            database=rooms.database,
+            people=rooms.people,
+            rights=rooms.rights,
+            login=rooms.login,
+            factors=rooms.second_factors,
+            issuer_name=urlsplit(settings.issuer).netloc,
+        )
+    )
+    app.register_blueprint(
         endpoints.blueprint(
             lambda paths: Server(
                 settings=settings,
@@ -147,9 +161,16 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         login.blueprint(
             cookies=rooms.cookies,
             forms=forms,
-            clients=rooms.clients,
             people=rooms.people,
-            login=rooms.login,
+            sign_in_forms=SignInForms(
+                cookies=rooms.cookies,
+                forms=forms,
+                clients=rooms.clients,
+                login=rooms.login,
+                factors=rooms.second_factors,
+                steps=SecondSteps(rooms.database, lambda: rooms.keys.secrets("second step")),
+                browser_sessions=rooms.browser_sessions,
+            ),
             browser_sessions=rooms.browser_sessions,
             interactions=rooms.interactions,
         )

@@ -126,6 +126,7 @@ class Background:
                     return
             rooms.database.write(usage.purge)
             rooms.clients.reseal()
+            rooms.second_factors.apps.reseal()
             rooms.keys.prune()
 
     def _seal(self) -> None:

@@ -22,6 +22,8 @@ from tokenserver.identity.breached_passwords import BreachedPasswords
 from tokenserver.identity.login import Login
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
+from tokenserver.identity.second_factors.authenticator_app import SEALING, AuthenticatorApps
+from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
@@ -79,6 +81,7 @@ class Rooms:
     refresh_tokens: RefreshTokens
     checkpoints: Checkpoints
     login: Login
+    second_factors: SecondFactors
     limits: RateLimits
     pages: Pages
     trail: Trail
@@ -121,6 +124,8 @@ class Rooms:
         )
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
         login = Login(feed, people, passwords, limits, trail)
+        apps = AuthenticatorApps(database, lambda: keys.secrets(SEALING))
+        second_factors = SecondFactors(database, apps, limits, trail)
         rights = Rights(feed)
         clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"), keys.ensure)
         fetcher = Fetcher(settings)
@@ -163,6 +168,7 @@ class Rooms:
             feed=feed,
             people=people,
             login=login,
+            second_factors=second_factors,
             rights=rights,
             sessions=sessions,
             codes=codes,
@@ -195,6 +201,7 @@ class Rooms:
             refresh_tokens=refresh_tokens,
             checkpoints=Checkpoints(feed, sessions),
             login=login,
+            second_factors=second_factors,
             limits=limits,
             pages=Pages(lambda: keys.secrets("cursor")),
             trail=trail,
@@ -221,6 +228,7 @@ class Rooms:
                 issuing=issuing,
                 subjects=subjects,
                 trail=trail,
+                second_factors=second_factors,
             ),
             backchannel_logout=BackchannelLogout(settings, feed, keys, clients, subjects, fetcher),
             collaborators=collaborators,

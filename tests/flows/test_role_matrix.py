@@ -114,6 +114,16 @@ class World:
             "GET /users/{user_id}": lambda: (f"/users/{self.ids['owner']}", None),
             "PUT /users/{user_id}/roles": lambda: (f"/users/{self.ids['owner']}/roles", admin_role),
             "PUT /users/{user_id}/status": lambda: (f"/users/{self.ids['owner']}/status", {"status": "active"}),
+            "POST /users/me/second-factors/totp/confirm": lambda: (
+                "/users/me/second-factors/totp/confirm",
+                {"otp": "000000"},
+            ),
+            "POST /users/me/second-factors/totp": lambda: ("/users/me/second-factors/totp", {}),
+            "POST /users/me/second-factors/recovery-codes": lambda: (
+                "/users/me/second-factors/recovery-codes",
+                {},
+            ),
+            "DELETE /users/{user_id}/second-factors": lambda: (f"/users/{self.ids['owner']}/second-factors", None),
             "POST /roles": lambda: ("/roles", {"name": name}),
             "GET /roles/verify": lambda: (f"/roles/verify?role=user&role_id={new_id()}", None),
             "GET /roles/{role}": lambda: ("/roles/user", None),

@@ -16,6 +16,7 @@ from tests.answers import faults, granted, word
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.hostile import requests
 from tests.hostile.every_endpoint import NOBODY
+from tests.hostile.factor_requests import FACTOR_REQUESTS
 from tests.hostile.oidc_requests import CALLBACK, OIDC_REQUESTS
 from tests.hostile.requests import FORMS, JSON_REQUESTS, METHODS, Hostile, headers_for
 from tests.hostile.rest_requests import LISTS, REST_REQUESTS
@@ -30,7 +31,7 @@ from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
 
-REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS
+REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS
 Fill = Callable[[str], str]
 Words = Mapping[str, str]
 

@@ -49,7 +49,7 @@ class Browser:
         assert isinstance(proof, Proof)
         cookies = Cookies(self.rooms.settings.issuer)
         found = self.http.get_cookie(cookies.session_name)
-        cookie, _ = self.rooms.browser_sessions.sign_in(proof, ("pwd",), found.value if found else None)
+        cookie, _ = self.rooms.browser_sessions.sign_in(proof, found.value if found else None)
         self.http.set_cookie(cookies.session_name, cookie)
 
     def authorize(self, site: Site, method: str = "GET", **parameters: str | None) -> Any:

@@ -30,7 +30,7 @@ def proof_of(rooms: Rooms, login: str = "ann", password: str = PASSWORD) -> Proo
 
 
 def signed_in(rooms: Rooms, login: str = "ann", cookie: str | None = None) -> tuple[str, SignedIn]:
-    return rooms.browser_sessions.sign_in(proof_of(rooms, login), ("pwd",), cookie)
+    return rooms.browser_sessions.sign_in(proof_of(rooms, login), cookie)
 
 
 def rows(rooms: Rooms) -> dict[UUID, Session]:
@@ -202,7 +202,7 @@ def test_a_proof_from_before_a_new_password_signs_nobody_in(api: Api, rooms: Roo
     body = {"password": "another horse 8 battery", "current_password": PASSWORD}
     assert api.http.put("/users/me", json=body, headers=bearer(api.login()["access_token"])).status_code == 200
     with pytest.raises(Unauthenticated) as refusal:
-        rooms.browser_sessions.sign_in(proof, ("pwd",), None)
+        rooms.browser_sessions.sign_in(proof, None)
     assert refusal.value.code == "invalid_credentials"
 
 

@@ -46,7 +46,7 @@ class Browser:
         proof = rooms.login.authenticate(self.person.known["username"], PASSWORD)
         assert isinstance(proof, Proof)
         with self.app.test_request_context():
-            cookie, signed_in = rooms.browser_sessions.sign_in(proof, ("pwd",), self.cookie())
+            cookie, signed_in = rooms.browser_sessions.sign_in(proof, self.cookie())
         self.http.set_cookie(rooms.cookies.session_name, cookie, domain=self.host)
         self.session_id, self.user_id = signed_in.session_id, signed_in.user_id
         for client_id in client_ids:

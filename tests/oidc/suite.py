@@ -376,7 +376,7 @@ class Module:
             )
         else:
             found = self.person.visit(self.url(sent), back)
-        landing = self.person.walk(found, back, ("login-submit", "consent-allow"))
+        landing = self.person.walk(found, back, (*self.person.sign_in_buttons(), "consent-allow"))
         check_landing(landing, self.sent)
         if "id_token" in landing.parameters:
             self.in_front(landing)

@@ -17,6 +17,7 @@ from tests.conftest import ADMIN_PASSWORD, PASSWORD
 from tests.oidc.relying_party import relying_party, wait_until
 from tests.oidc.suite import CALLBACK, ISSUER, PERSON, Module, Provider, check_token_response
 from tests.person import Page, Person
+from tokenserver.identity.second_factors import totp
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -218,8 +219,19 @@ def scopes(world, values):
 
 
 def acr_values(world, values):
-    for value in values:
-        assert world.static().signed_in(acr_values=value)["id_token"]["acr"] == value
+    """Ann gets a second factor for the higher one."""
+    assert values == ["1", "2"]
+    assert world.static().signed_in(acr_values="1")["id_token"]["acr"] == "1"
+    rooms = world.provider.rooms
+    user = rooms.people.find_by_login("ann")
+    secret = rooms.database.write(lambda tx: rooms.second_factors.apps.enrol(tx, user.id))
+    codes = rooms.second_factors.confirm_app(user.id, totp.hotp(secret, totp.step_at(time.time())))
+    try:
+        module = world.static()
+        module.person.known["otp"] = codes[0]
+        assert module.signed_in(acr_values="2")["id_token"]["acr"] == "2"
+    finally:
+        rooms.database.write(lambda tx: rooms.second_factors.reset(tx, user.id))
 
 
 def request_objects(world, algs):

@@ -7,6 +7,7 @@ from tokenserver.access.rights import Held, Rights
 from tokenserver.auth.schemas import LoginSchema, RefreshSchema, TokenSchema
 from tokenserver.config import Settings
 from tokenserver.errors import Forbidden, Unauthenticated
+from tokenserver.identity.login import Refusal
 from tokenserver.identity.people import People, Person
 from tokenserver.identity.routes import user_body
 from tokenserver.identity.schemas import RegistrationSchema, UserSchema
@@ -23,6 +24,10 @@ from tokenserver.web.request_context import current
 from tokenserver.web.wire import gives, refuses, takes
 
 REGISTRATIONS: Final = Limit("register", burst=100, interval_ms=2000)
+SECOND_FACTOR: Final = {
+    Refusal.SECOND_FACTOR_REQUIRED.value: "A second factor is required: send otp too.",
+    Refusal.INVALID_OTP.value: "The second factor is wrong.",
+}
 
 
 def blueprint(
@@ -63,15 +68,24 @@ def blueprint(
     @routes.post("/login")
     @takes(LoginSchema)
     @gives(TokenSchema)
-    @refuses((401, "invalid_credentials"), (403, "account_disabled"), (429, "too_many_requests"))
+    @refuses(
+        (401, "invalid_credentials"),
+        (401, "second_factor_required"),
+        (401, "invalid_otp"),
+        (403, "account_disabled"),
+        (429, "too_many_requests"),
+    )
     def login(body: dict[str, Any]) -> dict[str, Any]:
-        """Sign in with a user name or an e-mail address. A disabled account is told after the right password."""
-        credentials = {"username": body["login"], "password": body["password"]}
+        """Sign in with a user name or an e-mail address. A disabled account is told after the right password, and
+        so is one that has a second factor: send it as `otp` then."""
+        credentials = {"username": body.pop("login"), **body}
         try:
             return pipeline.first_party("password", _request(credentials))
         except OAuthError as error:
             if error.reason == "account_disabled":
                 raise Forbidden("This account is disabled.", code="account_disabled") from None
+            if error.reason in SECOND_FACTOR:
+                raise Unauthenticated(SECOND_FACTOR[error.reason], code=error.reason) from None
             raise Unauthenticated("The name or the password is wrong.", code="invalid_credentials") from None
 
     @routes.post("/refresh")

@@ -6,6 +6,10 @@ class LoginSchema(Schema):
 
     login = fields.String(required=True, validate=validate.Length(max=320))
     password = fields.String(required=True, validate=validate.Length(max=1024))
+    otp = fields.String(
+        validate=validate.Length(1, 64),
+        metadata={"description": "With a second factor: a code of the authenticator app, or a recovery code."},
+    )
 
 
 class RefreshSchema(Schema):

@@ -45,11 +45,15 @@ def list_keys(secrets: bool, as_json: bool) -> None:
 def rotate(alg: str | None, emergency: bool, as_json: bool) -> None:
     """Let the next key sign and publish a new next one; no valid token is refused because of it."""
     with opened(redis=emergency) as rooms:
+        from tokenserver.identity.second_factors.authenticator_app import SEALING
+
+        sealing_keys = rooms.keys.secrets(SEALING) if emergency else ()
         rotation = rooms.keys.rotate(alg, emergency=emergency)
         if emergency:
             # Who could read one file of the ring could read all.
             rooms.keys.rotate_secret(rooms.settings.refresh_token_ttl, emergency=True)
         try:
+            rooms.second_factors.apps.reseal(sealing_keys)
             _tell_servers(rooms, rotation, emergency=emergency)
             rooms.sealer.seal()  # the log is vouched for by a key that is still published
         except Unavailable as error:

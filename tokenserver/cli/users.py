@@ -174,6 +174,18 @@ def reset_password(user: str, password_stdin: bool, password_prompt: bool, as_js
     _show_password(body, None if given else secret, text, as_json=as_json)
 
 
+@user.command("reset-second-factors")
+@click.argument("user", metavar="USER")
+@json_option
+def reset_second_factors(user: str, as_json: bool) -> None:
+    """Take away all second factors of USER, who lost them; the password is enough from then on."""
+    with opened() as rooms:
+        row = get_user(rooms, user)
+        were_any = rooms.database.write(lambda tx: rooms.second_factors.reset(tx, row.id))
+    text = f"{row.username} has no second factor any more" if were_any else f"{row.username} had no second factor"
+    show({"id": row.id, "username": row.username, "reset": were_any}, as_json=as_json, text=text)
+
+
 def get_user(rooms: "Rooms", user: str) -> "User":
     """By user name, e-mail address or id."""
     found = rooms.people.find_any(user)

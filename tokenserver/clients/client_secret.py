@@ -7,12 +7,8 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-NONCE_BYTES: Final = 12
+from tokenserver.storage import sealing
 
 
 def generate() -> str:
@@ -30,16 +26,11 @@ def matches(secret: str, stored: bytes | None) -> bool:
 
 
 def seal(secret: str, keys: Sequence[bytes], client_id: str) -> bytes:
-    """By AES-256-GCM under the first key; it opens for this client alone."""
-    nonce = secrets.token_bytes(NONCE_BYTES)
-    return nonce + AESGCM(keys[0]).encrypt(nonce, secret.encode(), client_id.encode())
+    """It opens for this client alone."""
+    return sealing.seal(secret.encode(), keys, client_id)
 
 
 def unseal(sealed: bytes, keys: Sequence[bytes], client_id: str) -> str | None:
     """With whichever key fits; None when none does."""
-    for key in keys:
-        try:
-            return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], client_id.encode()).decode()
-        except InvalidTag:
-            continue
-    return None
+    opened = sealing.unseal(sealed, keys, client_id)
+    return None if opened is None else opened.decode()

@@ -25,14 +25,18 @@ NETWORK_FAILURES: Final = Limit("login_network", burst=100, interval_ms=1000)
 class Refusal(StrEnum):
     INVALID_CREDENTIALS = "invalid_credentials"
     ACCOUNT_DISABLED = "account_disabled"
+    SECOND_FACTOR_REQUIRED = "second_factor_required"
+    INVALID_OTP = "invalid_otp"
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A user who knew the password just now. `holds`, asked in the transaction that uses it, tells whether the
-    password was changed or the account disabled meanwhile."""
+    """A user who knew the password just now; and by what else they proved who they are (`amr`, RFC 8176). `holds`,
+    asked in the transaction that uses it, tells whether the password was changed or the account disabled meanwhile.
+    """
 
     user: User
+    amr: tuple[str, ...] = ("pwd",)
 
     def holds(self, tx: Transaction) -> bool:
         row = tx.get(User, self.user.id, with_for_update={"read": True}, populate_existing=True)
@@ -49,6 +53,7 @@ class Login:
 
     def authenticate(self, login: str, password: str) -> Proof | Refusal:
         """`login`: user name or e-mail address. A disabled account is only told to who knows its password.
+        Whether that is enough to sign in, `SecondFactors.complete` tells.
 
         Raises TooManyRequests, Overloaded.
         """

@@ -12,6 +12,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
 from tokenserver.clients.registry import Client
 from tokenserver.identity.claims import BY_SCOPE
+from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.authorization_request import AuthorizationRequest
 from tokenserver.oauth.browser_session import SignedIn
@@ -25,11 +26,11 @@ from tokenserver.oauth.errors import (
 from tokenserver.oauth.interaction import Interaction
 from tokenserver.oauth.issuing import Issuing, UserContext
 from tokenserver.oauth.requested_claims import RequestedClaims
+from tokenserver.oauth.step_up import Reach, reach
 from tokenserver.oauth.subject import Subjects
 from tokenserver.storage.feed import Feed, now_ms
 from tokenserver.storage.sql import Transaction, new_id
 from tokenserver.tokens import authorization_code
-from tokenserver.tokens.access_token import acr_of
 from tokenserver.tokens.authorization_code import AuthorizationCodes
 from tokenserver.tokens.sessions import Sessions
 from tokenserver.web.request_context import current
@@ -38,8 +39,11 @@ from tokenserver.web.request_context import current
 ALLOWED: Final = "allowed"
 
 
+@dataclass
 class SignInFirst(Exception):
-    pass
+    """`within`: the session that lacks nothing but the second factor."""
+
+    within: UUID | None = None
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Authorization:
         issuing: Issuing,
         subjects: Subjects,
         trail: Trail,
+        second_factors: SecondFactors,
     ) -> None:
         self._feed = feed
         self._rights = rights
@@ -70,6 +75,7 @@ class Authorization:
         self._issuing = issuing
         self._subjects = subjects
         self._trail = trail
+        self._second_factors = second_factors
 
     def finish(
         self, request: AuthorizationRequest, signed_in: SignedIn | None, interaction: Interaction | None
@@ -77,7 +83,6 @@ class Authorization:
         """The parameters of the response, but for `state` and what every response carries."""
         signed_in = self._who(request, signed_in, interaction)
         current().actor = str(signed_in.user_id)
-        _require_context(request, signed_in)
         held = self._rights.of(signed_in.user_id)
         granted = self._scope(request, held)
         wanted = Wanted(granted, _beyond(granted, request.claims))
@@ -93,6 +98,7 @@ class Authorization:
         if signed_in is not None and not self._must_prove_again(request, signed_in, just_now=just_now):
             expected = self._expected(request)
             if expected is None or signed_in.user_id == expected:
+                self._require_context(request, signed_in)
                 return signed_in
             if just_now:
                 # OIDC Core section 3.1.2.2: not a word about somebody else than who was asked for.
@@ -100,6 +106,16 @@ class Authorization:
         if "none" in request.prompt:
             raise LoginRequired
         raise SignInFirst
+
+    def _require_context(self, request: AuthorizationRequest, signed_in: SignedIn) -> None:
+        found = reach(request, signed_in.amr, lambda: self._second_factors.has_any(signed_in.user_id))
+        if found is Reach.UNMET:
+            raise UnmetAuthenticationRequirements
+        if found is Reach.STEP_UP:
+            if "none" not in request.prompt:
+                raise SignInFirst(within=signed_in.session_id)
+            if request.claims.acr_essential:
+                raise LoginRequired(reason="second_factor")
 
     @staticmethod
     def _must_prove_again(request: AuthorizationRequest, signed_in: SignedIn, *, just_now: bool) -> bool:
@@ -215,13 +231,6 @@ class Authorization:
         details = {"grant_type": "implicit", "scope": front["scope"], "session": str(signed_in.session_id)}
         current().client_id = client.client_id
         self._trail.append(self._trail.describe(Event.TOKEN_ISSUED, target=signed_in.user_id, details=details))
-
-
-def _require_context(request: AuthorizationRequest, signed_in: SignedIn) -> None:
-    """OIDC Core section 5.5.1.1: an essential `acr` that can't be reached is a failed sign-in."""
-    claims = request.claims
-    if claims.acr_essential and claims.acr_values and acr_of(signed_in.amr) not in claims.acr_values:
-        raise UnmetAuthenticationRequirements
 
 
 def _beyond(granted: frozenset[str], claims: RequestedClaims) -> frozenset[str]:

@@ -72,13 +72,13 @@ class BrowserSessions:
             self._feed.database.write(lambda tx: tx.execute(used))
         return SignedIn.of(row)
 
-    def sign_in(self, proof: Proof, amr: tuple[str, ...], cookie: str | None) -> tuple[str, SignedIn]:
+    def sign_in(self, proof: Proof, cookie: str | None) -> tuple[str, SignedIn]:
         """A new cookie, whatever the browser sent, and the session behind it.
 
         The same user, still signed in or only away for too long, goes on in the same session; what else the browser
         was signed in to ends. Raises Unauthenticated `invalid_credentials` when the proof no longer holds.
         """
-        user_id = proof.user.id
+        user_id, amr = proof.user.id, proof.amr
         current().actor = str(user_id)
         self._feed.sync()
 

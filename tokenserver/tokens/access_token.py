@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 TYP: Final = "at+jwt"  # RFC 9068 section 2.1
-# Authentication contexts that a client may ask for (OpenID Connect Core section 2, `acr`): of those of `acr_of`,
-# what people here can reach.
-ACR_VALUES: Final = ("1",)
+# Authentication contexts (OpenID Connect Core section 2, `acr`), each better than the one before.
+ONE_FACTOR: Final = "1"
+TWO_FACTORS: Final = "2"
+ACR_VALUES: Final = (ONE_FACTOR, TWO_FACTORS)
 # Of 4 KiB for the whole token, what is left beside the signature by a key of 4096 bits.
 BUDGET: Final = 4096 - 684
 
@@ -100,8 +101,8 @@ def _signing_input(signer: Signer, typ: str, claims: Mapping[str, Any]) -> str:
 
 
 def acr_of(amr: Sequence[str]) -> str:
-    """Authentication context: "2" where a second factor took part (RFC 8176 `mfa`), else "1"."""
-    return "2" if "mfa" in amr else "1"
+    """TWO_FACTORS where a second factor took part (RFC 8176 section 2, `mfa`)."""
+    return TWO_FACTORS if "mfa" in amr else ONE_FACTOR
 
 
 def new_jti(issued_at_ms: int) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final, Self
 
+from tokenserver.verify.authentication import Authentication
 from tokenserver.verify.claims import Claims, read_claims
 from tokenserver.verify.compact import decode, parse
 from tokenserver.verify.errors import InvalidToken
@@ -85,6 +86,10 @@ class Verifier:
         if self._check is not None:
             self._check(claims)
         return claims
+
+    def require(self, claims: Claims, authentication: Authentication) -> None:
+        """InsufficientUserAuthentication unless the user signed in like that."""
+        authentication.check(claims, now=self._clock(), leeway=self._leeway)
 
     def _read(self, payload: bytes) -> Claims:
         try:

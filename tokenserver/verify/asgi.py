@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from typing import Any, Final
 
 from tokenserver.verify.access_token import Verifier
+from tokenserver.verify.authentication import Authentication
 from tokenserver.verify.bearer import credentials, in_query
 from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import InvalidRequest, Refusal, check_scopes
@@ -21,14 +22,25 @@ TRY_AGAIN_LATER: Final = 1013
 
 
 class ASGIVerifier:
-    """Puts Claims at `scope["state"]["claims"]`, or None on the `exempt` paths, which are compared exactly."""
+    """Puts Claims at `scope["state"]["claims"]`, or None on the `exempt` paths, which are compared exactly.
+
+    `acr_values`, `max_age` (s): how, and how lately, the user must have signed in (RFC 9470).
+    """
 
     def __init__(
-        self, app: ASGIApplication, verifier: Verifier, scopes: Sequence[str] = (), exempt: Iterable[str] = ()
+        self,
+        app: ASGIApplication,
+        verifier: Verifier,
+        scopes: Sequence[str] = (),
+        exempt: Iterable[str] = (),
+        *,
+        acr_values: Sequence[str] = (),
+        max_age: int | None = None,
     ) -> None:
         self.app = app
         self.verifier = verifier
         self.scopes = check_scopes(scopes)
+        self.authentication = Authentication.of(acr_values, max_age)
         self.exempt = frozenset(exempt)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +66,7 @@ class ASGIVerifier:
         # In a thread, because keys may have to be fetched and `check` may ask a store.
         claims = await asyncio.to_thread(self.verifier.verify, token)
         claims.require(*self.scopes)
+        self.verifier.require(claims, self.authentication)
         return claims
 
     async def _answer(self, refusal: Refusal, _receive: Receive, send: Send) -> None:

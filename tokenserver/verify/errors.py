@@ -5,6 +5,7 @@
     │   ├── MissingCredentials  401, no error code: nothing was sent
     │   ├── InvalidRequest      400 invalid_request: sent in a wrong way
     │   ├── InvalidToken        401 invalid_token
+    │   ├── InsufficientUserAuthentication  401 insufficient_user_authentication (RFC 9470)
     │   └── InsufficientScope   403 insufficient_scope
     └── KeysUnavailable         503: the token can't be judged now
 
@@ -12,7 +13,8 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 OUTSIDE_DESCRIPTION: Final = re.compile(r"[^\x20-\x21\x23-\x5B\x5D-\x7E]")
@@ -48,9 +50,11 @@ class Refusal(Exception):
 
 
 class TokenError(Refusal):
-    """Base of the refusals that carry a challenge. `scope`: what would have been enough, or None."""
+    """Base of the refusals that carry a challenge. `scope`: what would have been enough, or None. `wanted`: what
+    else would have been, as parameters of the challenge."""
 
     scope: str | None = None
+    wanted: Mapping[str, str] = MappingProxyType({})
 
     def challenge(self, realm: str | None = None) -> str:
         """The value of WWW-Authenticate."""
@@ -60,6 +64,7 @@ class TokenError(Refusal):
             parameters |= {"error": self.error, "error_description": self.description}
         if self.scope:
             parameters["scope"] = self.scope
+        parameters |= self.wanted
         return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
     def headers(self, realm: str = "api") -> dict[str, str]:
@@ -79,6 +84,18 @@ class InvalidRequest(TokenError):
 class InvalidToken(TokenError):
     error = "invalid_token"
     description = "The access token is not valid."
+
+
+class InsufficientUserAuthentication(TokenError):
+    """RFC 9470 section 3: the user must sign in again, in another way or just now."""
+
+    error = "insufficient_user_authentication"
+    description = "The user must sign in again or in another way."
+
+    def __init__(self, acr_values: Sequence[str] = (), max_age: int | None = None, private: str = "") -> None:
+        wanted = {"acr_values": " ".join(acr_values)} if acr_values else {}
+        self.wanted = wanted if max_age is None else wanted | {"max_age": str(max_age)}
+        super().__init__(private)
 
 
 class InsufficientScope(TokenError):

@@ -1,6 +1,6 @@
 """Guards the views of a Flask application by access tokens (RFC 6750)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
@@ -8,6 +8,7 @@ from flask import Flask, Response, after_this_request, current_app, g, jsonify, 
 from flask.typing import ResponseReturnValue
 
 from tokenserver.verify.access_token import Verifier
+from tokenserver.verify.authentication import ANY, Authentication
 from tokenserver.verify.bearer import credentials, in_query
 from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import KeysUnavailable, MissingCredentials, Refusal, TokenError, check_scopes
@@ -49,12 +50,13 @@ class Guard:
         response.headers.update(refusal.headers(self.verifier.audience))
         return response
 
-    def admit(self, scopes: tuple[str, ...]) -> Claims:
+    def admit(self, scopes: tuple[str, ...], authentication: Authentication = ANY) -> Claims:
         """The claims of this request's token, or the refusal of this request."""
         claims = self.verifier.verify(_token())
         if self.authorize is not None:
             self.authorize(claims, scopes)
         claims.require(*scopes)
+        self.verifier.require(claims, authentication)
         return claims
 
 
@@ -72,10 +74,15 @@ def _guard() -> Guard:
     return guard
 
 
-def requires(*scopes: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The view needs a valid token whose scope covers all `scopes`; without any, a valid token is enough."""
-    needed = check_scopes(scopes)
-    return _guarded(needed, lambda: _guard().admit(needed))
+def requires(
+    *scopes: str, acr_values: Sequence[str] = (), max_age: int | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The view needs a valid token whose scope covers all `scopes`; without any, a valid token is enough.
+
+    `acr_values`, `max_age` (s): how, and how lately, its user must have signed in (RFC 9470).
+    """
+    needed, authentication = check_scopes(scopes), Authentication.of(acr_values, max_age)
+    return _guarded(needed, lambda: _guard().admit(needed, authentication))
 
 
 def optional() -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -7,6 +7,7 @@ from typing import Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tokenserver.verify.access_token import Verifier
+from tokenserver.verify.authentication import Authentication
 from tokenserver.verify.bearer import credentials, in_query
 from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import Refusal, check_scopes
@@ -15,14 +16,25 @@ CLAIMS: Final = "tokenserver.claims"
 
 
 class WSGIVerifier:
-    """Puts Claims at `environ["tokenserver.claims"]`, or None on the `exempt` paths, which are compared exactly."""
+    """Puts Claims at `environ["tokenserver.claims"]`, or None on the `exempt` paths, which are compared exactly.
+
+    `acr_values`, `max_age` (s): how, and how lately, the user must have signed in (RFC 9470).
+    """
 
     def __init__(
-        self, app: WSGIApplication, verifier: Verifier, scopes: Sequence[str] = (), exempt: Iterable[str] = ()
+        self,
+        app: WSGIApplication,
+        verifier: Verifier,
+        scopes: Sequence[str] = (),
+        exempt: Iterable[str] = (),
+        *,
+        acr_values: Sequence[str] = (),
+        max_age: int | None = None,
     ) -> None:
         self.app = app
         self.verifier = verifier
         self.scopes = check_scopes(scopes)
+        self.authentication = Authentication.of(acr_values, max_age)
         self.exempt = frozenset(exempt)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -36,6 +48,7 @@ class WSGIVerifier:
         elsewhere = in_query(environ.get("QUERY_STRING", ""))
         claims = self.verifier.verify(credentials(environ.get("HTTP_AUTHORIZATION"), elsewhere=elsewhere))
         claims.require(*self.scopes)
+        self.verifier.require(claims, self.authentication)
         return claims
 
     def _answer(self, refusal: Refusal, start_response: StartResponse) -> list[bytes]:

@@ -2,6 +2,7 @@
 consent.
 """
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -70,8 +71,9 @@ def _go_on(server: Server, asked: AuthorizationRequest, interaction: Interaction
     signed_in = server.browser_sessions.find(server.cookies.session())
     try:
         parameters = server.authorization.finish(asked, signed_in, interaction)
-    except SignInFirst:
-        return _to_page(server, LOGIN, asked, interaction, {})
+    except SignInFirst as first:
+        within = {"step_up": str(first.within) if first.within else None}
+        return _to_page(server, LOGIN, asked, interaction, within)
     except ConsentFirst as consent:
         wanted = consent.wanted
         shown: dict[str, object] = {"scope": to_text(wanted.scope), "claims": sorted(wanted.claims)}
@@ -97,7 +99,7 @@ def _to_page(
     page: str,
     asked: AuthorizationRequest,
     interaction: Interaction | None,
-    shown: dict[str, object],
+    shown: Mapping[str, object],
 ) -> Response:
     browser = server.cookies.browser() or new_cookie()
     if interaction is None:
@@ -106,12 +108,13 @@ def _to_page(
             "login_hint": asked.parameters.get("login_hint"),
             "ui_locales": asked.parameters.get("ui_locales"),
             "redirect_uri": asked.target.redirect_uri,
-        } | shown
+            **shown,
+        }
         interaction = server.interactions.begin(browser, resume=RESUME, client_id=asked.client.client_id, data=data)
     elif shown:
         kept = {name: value for name, value in interaction.data.items() if name not in {"consent", "consent_user"}}
         interaction = Interaction(
-            interaction.id, interaction.began_at, interaction.resume, interaction.client_id, kept | shown
+            interaction.id, interaction.began_at, interaction.resume, interaction.client_id, {**kept, **shown}
         )
         server.interactions.replace(interaction, browser)
     location = f"{page}?{urlencode({'interaction': interaction.id})}"

@@ -46,6 +46,7 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
     ),
     "client_assertion_type": (f"With it, `{ASSERTION_TYPE}`.", ASSERTION_TYPE),
     "device_code": ("That of this device.", "dc_…"),
+    "otp": ("Of a user with a second factor: a code of the app, or a recovery code.", "492039"),
     "password": ("The user's password.", "correct horse 7 battery"),
     "redirect_uri": ("The same as in the authorization request.", "https://app.example/cb"),
     "refresh_token": ("The newest one; it is spent.", "rt_…"),
@@ -64,7 +65,15 @@ PARAMETERS: Final[dict[str, tuple[str, str]]] = {
 CLIENT: Final = ("client_id", "client_secret", "client_assertion", "client_assertion_type")
 OPTIONAL: Final = {
     *CLIENT,
-    *("actor_token", "actor_token_type", "audience", "code_verifier", "redirect_uri", "requested_token_type"),
+    *(
+        "actor_token",
+        "actor_token_type",
+        "audience",
+        "code_verifier",
+        "otp",
+        "redirect_uri",
+        "requested_token_type",
+    ),
     *("resource", "scope", "token_type_hint"),
 }
 

@@ -37,7 +37,7 @@ GRANTS: Final[Mapping[str, Grant]] = {
     "client_credentials": Grant(
         client_credentials.grant, frozenset({"scope", "resource"}), confidential=True, is_optimistic=True
     ),
-    "password": Grant(password.grant, frozenset({"username", "password", "scope", "resource"})),
+    "password": Grant(password.grant, frozenset({"username", "password", "otp", "scope", "resource"})),
     "refresh_token": Grant(
         refresh_token.grant, frozenset({"refresh_token", "scope", "resource"}), is_optimistic=True
     ),

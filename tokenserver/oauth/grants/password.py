@@ -3,7 +3,7 @@
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tokenserver.clients.registry import Client
 from tokenserver.identity.login import Refusal
@@ -18,21 +18,30 @@ from tokenserver.tokens.refresh_token import Family
 from tokenserver.tokens.sessions import SignIn
 from tokenserver.web.request_context import current
 
+# What the client can do something about, and nothing that who doesn't know the password learns.
+SENTENCES: Final = {
+    Refusal.SECOND_FACTOR_REQUIRED: "A second factor is required: send otp too.",
+    Refusal.INVALID_OTP: "The second factor is wrong.",
+}
+
 
 def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[str, Any]:
-    """Reason of the InvalidGrant: `invalid_credentials`, or `account_disabled` after the right password."""
+    """Reason of the InvalidGrant: `invalid_credentials`, or one of SENTENCES and `account_disabled` after the right
+    password. `otp`: of an account with a second factor."""
     asked = scopes.parse(request.parameters.get("scope"))
     audience = rooms.issuing.audience_of(client)
     # RFC 8707 section 2.2: of this access token; the family keeps all that the client may ask for.
     chosen = resource.chosen(audience, request.parameters.get("resource"))
     proof = rooms.login.authenticate(request.need("username"), request.need("password"))
+    if not isinstance(proof, Refusal):
+        proof = rooms.second_factors.complete(proof, request.parameters.get("otp"))
     if isinstance(proof, Refusal):
-        raise InvalidGrant(reason=proof.value)
+        raise InvalidGrant(SENTENCES.get(proof), reason=proof.value)
     user = proof.user
     current().actor = str(user.id)
     held = rooms.rights.of(user.id)
     granted = scopes.for_user(client, asked, held.permissions)
-    sign_in = SignIn(user.id, client.client_id, ("pwd",), request.address, request.user_agent)
+    sign_in = SignIn(user.id, client.client_id, proof.amr, request.address, request.user_agent)
 
     def start(tx: Transaction) -> tuple[Session, tuple[Family, datetime] | None]:
         if not proof.holds(tx):

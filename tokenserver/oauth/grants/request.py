@@ -9,6 +9,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
 from tokenserver.identity.login import Login
 from tokenserver.identity.people import People
+from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.device import Devices
 from tokenserver.oauth.errors import InvalidRequest
@@ -48,6 +49,7 @@ class Collaborators:
     feed: Feed
     people: People
     login: Login
+    second_factors: SecondFactors
     rights: Rights
     sessions: Sessions
     codes: AuthorizationCodes

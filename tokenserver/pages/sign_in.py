@@ -1,0 +1,136 @@
+"""What becomes of the forms of `/login`: a page again, the second step, or a session."""
+
+from typing import Any, Final
+
+from flask import Response
+
+from tokenserver.clients.registry import Clients
+from tokenserver.errors import Unauthenticated
+from tokenserver.identity.login import Login, Proof, Refusal
+from tokenserver.identity.models import User
+from tokenserver.identity.second_factors.factors import SecondFactors
+from tokenserver.oauth.browser_session import BrowserSessions, SignedIn
+from tokenserver.oauth.interaction import Interaction
+from tokenserver.oauth.session_state import browser_state
+from tokenserver.pages.asking import asking
+from tokenserver.pages.forms import Forms
+from tokenserver.pages.rendering import go_on, render
+from tokenserver.pages.second_step import SecondSteps
+from tokenserver.web.cookies import Cookies
+
+# One sentence for an unknown user and for a wrong password; what else there is to tell, after the right one.
+SENTENCES: Final = {
+    "missing_credentials": (400, "Enter your user name and your password."),
+    "sign_in_expired": (400, "This sign-in took too long. Begin again."),
+    Refusal.INVALID_CREDENTIALS: (401, "The user name or the password is wrong."),
+    Refusal.ACCOUNT_DISABLED: (403, "This account is disabled."),
+    Refusal.SECOND_FACTOR_REQUIRED: (400, "Enter the code."),
+    Refusal.INVALID_OTP: (401, "The code is wrong, or it was used already."),
+}
+
+
+class SignInForms:
+    """`browser`: the cookie of the browser that sent the form. `interaction`: on whose behalf, or None."""
+
+    def __init__(
+        self,
+        *,
+        cookies: Cookies,
+        forms: Forms,
+        clients: Clients,
+        login: Login,
+        factors: SecondFactors,
+        steps: SecondSteps,
+        browser_sessions: BrowserSessions,
+    ) -> None:
+        self._cookies = cookies
+        self._forms = forms
+        self._clients = clients
+        self._login = login
+        self._factors = factors
+        self._steps = steps
+        self._browser_sessions = browser_sessions
+
+    # Pages
+
+    def first_step(
+        self, browser: str, interaction: Interaction | None, username: str, refusal: str | None = None
+    ) -> Response:
+        return self._page("login.html", browser, interaction, refusal, username=username)
+
+    def second_step(
+        self,
+        browser: str,
+        interaction: Interaction | None,
+        user: User,
+        *,
+        step: str | None = None,
+        refusal: str | None = None,
+        within: SignedIn | None = None,
+    ) -> Response:
+        """`step`: of the form that is shown again. `within`: the session that lacks nothing else."""
+        return self._page(
+            "login_second.html",
+            browser,
+            interaction,
+            refusal,
+            username=user.username,
+            step=step or self._steps.begin(user, browser, _id(interaction), within),
+            has_app=self._factors.held(user.id).app_since is not None,
+        )
+
+    def _page(
+        self, template: str, browser: str, interaction: Interaction | None, refusal: str | None, **values: Any
+    ) -> Response:
+        status, sentence = SENTENCES[refusal] if refusal else (200, None)
+        asks = asking(self._clients, interaction)
+        response = render(
+            template,
+            status,
+            forms=asks.forms if asks else ("'self'",),
+            images=asks.images if asks else (),
+            asks=asks,
+            interaction=interaction,
+            code=refusal,
+            sentence=sentence,
+            csrf=self._forms.csrf(browser),
+            **values,
+        )
+        return self._forms.keep_browser(response, browser)
+
+    # Forms
+
+    def by_password(self, fields: dict[str, str], browser: str, interaction: Interaction | None) -> Response:
+        username, password = fields.get("username", ""), fields.get("password", "")
+        if not username or not password:
+            return self.first_step(browser, interaction, username, "missing_credentials")
+        proof = self._login.authenticate(username, password)
+        if not isinstance(proof, Proof):
+            return self.first_step(browser, interaction, username, proof)
+        if self._factors.has_any(proof.user.id):
+            return self.second_step(browser, interaction, proof.user)
+        return self._enter(proof, browser, interaction)
+
+    def by_second_factor(self, fields: dict[str, str], browser: str, interaction: Interaction | None) -> Response:
+        signed_in = self._browser_sessions.find(self._cookies.session())
+        known = self._steps.read(fields["step"], browser, _id(interaction), signed_in)
+        if known is None:
+            return self.first_step(browser, interaction, "", "sign_in_expired")
+        proof = self._factors.complete(known, fields.get("otp"))
+        if not isinstance(proof, Proof):
+            return self.second_step(browser, interaction, known.user, step=fields["step"], refusal=proof)
+        return self._enter(proof, browser, interaction)
+
+    def _enter(self, proof: Proof, browser: str, interaction: Interaction | None) -> Response:
+        try:
+            cookie, signed_in = self._browser_sessions.sign_in(proof, self._cookies.session())
+        except Unauthenticated:  # changed between the look and the write
+            return self.first_step(browser, interaction, proof.user.username, Refusal.INVALID_CREDENTIALS)
+        response = go_on(interaction.resume if interaction else "/login")
+        self._cookies.keep_session(response, cookie)
+        self._cookies.keep_browser_state(response, browser_state(signed_in.session_id))
+        return response
+
+
+def _id(interaction: Interaction | None) -> str | None:
+    return interaction.id if interaction else None
