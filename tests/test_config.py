@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tokenserver.config import Settings, environment_name, is_loopback
+from tokenserver.config import Rate, Settings, environment_name, is_loopback
 from tokenserver.errors import ConfigurationError
 
 POSTGRES = "postgresql://app@db.example/app"
@@ -54,13 +54,39 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "BREACHED_PASSWORDS_URL": ("", {"https://a.example/range": "https://a.example/range"}),
     "BREACHED_PASSWORDS_AWAY": ("accept", {"accept": "accept", "refuse": "refuse"}),
     "RATE_LIMITS": (True, dict.fromkeys(("off", "0", "no", "false", "OFF"), False) | {"on": True, "1": True}),
+    "LIMIT_LOGIN": (Rate(20, 43200), {"5/1m": Rate(5, 60), "1/1s": Rate(1, 1), "100/30d": Rate(100, 30 * 86400)}),
+    "LIMIT_LOGIN_NETWORK": (Rate(100, 100), {"10000/1s": Rate(10000, 1)}),
+    "LIMIT_LOGIN_ACCOUNT": (Rate(40, 43200), {"50/24h": Rate(50, 86400)}),
+    "LIMIT_LOGIN_KNOWN": (Rate(10, 43200), {"20/1h": Rate(20, 3600)}),
+    "LIMIT_REGISTER": (Rate(100, 200), {"10/1h": Rate(10, 3600)}),
+    "LIMIT_TOKEN": (Rate(500, 1), {"50/1s": Rate(50, 1)}),
+    "LIMIT_INTROSPECTION": (Rate(1000, 1), {"50/1s": Rate(50, 1)}),
+    "LIMIT_REVOCATION": (Rate(100, 1), {"50/1s": Rate(50, 1)}),
+    "LIMIT_CLIENT_AUTHENTICATION": (Rate(60, 600), {"10/1h": Rate(10, 3600)}),
+    "LIMIT_DEVICE": (Rate(60, 120), {"10/1h": Rate(10, 3600)}),
+    "LIMIT_USER_CODE": (Rate(10, 600), {"10/1h": Rate(10, 3600)}),
+    "LIMIT_AUTHORIZE": (Rate(300, 150), {"10/1h": Rate(10, 3600)}),
     "TRUSTED_PROXIES": (0, {"2": 2}),
     "ENV": ("development", {"development": "development"}),
     "ALLOW_PLAINTEXT": (False, {"1": True, "yes": True, "true": True, "off": False}),
     "DRAIN_DELAY": (0, {"0": 0, "10s": 10, "5m": 300}),
     "LOG_LEVEL": ("info", {"debug": "debug", "error": "error"}),
 }
+RATES: tuple[str, ...] = (
+    "0/1h",
+    "20",
+    "20/h",
+    "20/0s",
+    "20/31d",
+    "1.5/1h",
+    "-1/1h",
+    "20/1w",
+    "10001/1s",
+    "20/1h/1h",
+    "a",
+)
 REFUSED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((name for name in OPTIONS if name.startswith("LIMIT_")), RATES),
     "ISSUER": (
         *(
             "id.example",

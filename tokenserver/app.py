@@ -35,7 +35,7 @@ from tokenserver.storage import redis_rules
 from tokenserver.storage.clock import Clock
 from tokenserver.verify.errors import Refusal
 from tokenserver.verify.flask import Guard
-from tokenserver.web import docs_page, health, openapi, problems, request_context, security_headers
+from tokenserver.web import docs_page, health, openapi, problems, rate_limit, request_context, security_headers
 
 MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         # The address alone: host and scheme come from the issuer, never from a header.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     request_context.register(app)
+    rate_limit.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
     problems.register(app, TONGUES)
     _know_each_path_by_one_spelling(app)
@@ -141,6 +142,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
                 limits=rooms.limits,
                 client_keys=rooms.client_keys,
                 client_authentication=rooms.client_authentication,
+                client_limits=rooms.client_limits,
                 fetcher=rooms.fetcher,
                 rooms=rooms.collaborators,
                 pipeline=rooms.pipeline,
@@ -167,6 +169,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
                 forms=forms,
                 clients=rooms.clients,
                 login=rooms.login,
+                known_devices=rooms.known_devices,
                 factors=rooms.second_factors,
                 steps=SecondSteps(rooms.database, lambda: rooms.keys.secrets("second step")),
                 browser_sessions=rooms.browser_sessions,

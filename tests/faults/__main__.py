@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import (  # noqa: F401 - they register themselves
+    abuse_experiments,
     clock_experiments,
     key_experiments,
     process_experiments,

@@ -206,9 +206,8 @@ def test_one_name_registered_50_times_at_two_nodes(nodes, sql):
 
 
 def test_wrong_passwords_have_one_budget(nodes):
-    """20 for an account at once, then one in three seconds, over both nodes."""
+    """20 for an account at once, then one in 36 minutes, over both nodes."""
     nodes[0].signed_in("victor")
-    started = time.monotonic()
 
     def guess(number):
         while True:
@@ -220,9 +219,7 @@ def test_wrong_passwords_have_one_budget(nodes):
 
     with ThreadPoolExecutor(8) as pool:
         answers = Counter(pool.map(guess, range(44)))
-    more = int((time.monotonic() - started) / 3) + 1
-    assert answers.keys() == {401, 429}
-    assert 20 <= answers[401] <= 20 + more
+    assert answers == {401: 20, 429: 24}
 
 
 def test_no_code_for_a_client_that_is_deleted_meanwhile(nodes, admin, sql):

@@ -9,7 +9,7 @@ from tests.redis_access import raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.errors import StoreUnavailable, TooManyRequests
 from tokenserver.oauth.errors import InvalidRequest
-from tokenserver.oauth.interaction import BEGUN, MAX_BYTES, Interaction, Interactions
+from tokenserver.oauth.interaction import MAX_BYTES, Interaction, Interactions
 from tokenserver.rooms import Rooms
 from tokenserver.web.cookies import new_cookie
 
@@ -70,7 +70,7 @@ def test_what_strangers_put_there_is_bounded(rooms: Rooms):
         begin(rooms.interactions, state="\u00e9" * (MAX_BYTES // 2))
 
     def flood() -> None:
-        for _ in range(BEGUN.burst + 20):  # some are given back meanwhile
+        for _ in range(rooms.settings.limit_authorize.quota + 20):  # some are given back meanwhile
             begin(rooms.interactions)
 
     with pytest.raises(TooManyRequests):

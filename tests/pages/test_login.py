@@ -11,7 +11,6 @@ from tests.conftest import PASSWORD, Api, Apps
 from tests.pages.conftest import Browser, policy_of, refused, shown
 from tokenserver.app import rooms_of
 from tokenserver.clients.models import ClientRow
-from tokenserver.identity.login import ACCOUNT_FAILURES
 from tokenserver.identity.people import DISABLED
 from tokenserver.web.cookies import new_cookie
 
@@ -111,10 +110,10 @@ def test_a_disabled_account_is_told_after_the_right_password(browser: Browser, r
     assert browser.session is None
 
 
-def test_too_many_guesses(browser: Browser):
+def test_too_many_guesses(browser: Browser, rooms: Any):
     """OWASP ASVS 2.4.1; the count is that of every other sign-in."""
     page = browser.http.get("/login")
-    for _ in range(ACCOUNT_FAILURES.burst + 2):
+    for _ in range(rooms.settings.limit_login.quota + 2):
         answer = browser.send(page, username="ann", password="wrong")
     refused(answer, 429, "too_many_requests")
     assert int(answer.headers["Retry-After"]) >= 1

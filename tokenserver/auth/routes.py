@@ -23,7 +23,6 @@ from tokenserver.web.rate_limit import Limit, RateLimits, network_of
 from tokenserver.web.request_context import current
 from tokenserver.web.wire import gives, refuses, takes
 
-REGISTRATIONS: Final = Limit("register", burst=100, interval_ms=2000)
 SECOND_FACTOR: Final = {
     Refusal.SECOND_FACTOR_REQUIRED.value: "A second factor is required: send otp too.",
     Refusal.INVALID_OTP.value: "The second factor is wrong.",
@@ -41,6 +40,7 @@ def blueprint(
     limits: RateLimits,
 ) -> Blueprint:
     routes = Blueprint("auth", __name__, url_prefix="/auth")
+    registrations = Limit.of("register", settings.limit_register)
 
     @routes.post("/register")
     @takes(RegistrationSchema)
@@ -53,7 +53,7 @@ def blueprint(
         if settings.registration != "open":
             raise Forbidden("Registration is closed.", code="registration_closed")
         feed.sync()
-        limits.take((REGISTRATIONS, network_of(current().address)))
+        limits.take((registrations, network_of(current().address)))
         user = people.prepare(**body)
 
         def add(tx: Transaction, change: Change) -> Held:

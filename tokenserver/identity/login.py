@@ -1,25 +1,32 @@
 """Signing in with a password: the same work and the same answer whether the user exists or not."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from uuid import UUID
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
-from tokenserver.errors import Overloaded
+from tokenserver.errors import Overloaded, TooManyRequests
+from tokenserver.identity.known_devices import KnownDevices
 from tokenserver.identity.models import User
 from tokenserver.identity.names import folded
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import ACTIVE, People
+from tokenserver.identity.throttle import Attempt, Throttle
 from tokenserver.storage.feed import Feed
 from tokenserver.storage.sql import Transaction
-from tokenserver.web.rate_limit import Limit, RateLimits, network_of
+from tokenserver.web.rate_limit import network_of
 from tokenserver.web.request_context import current
 
-# Failed sign-ins: of one account from one network, and of one network over all accounts. Never of an account from
-# everywhere: that would let anybody lock anybody out.
-ACCOUNT_FAILURES: Final = Limit("login_account", burst=20, interval_ms=3000)
-NETWORK_FAILURES: Final = Limit("login_network", burst=100, interval_ms=1000)
+# `SecondFactors.complete`, with what came beside the password.
+Complete = Callable[["Proof"], "Proof | Refusal"]
+
+
+class Throttled(TooManyRequests):
+    """Too many failures of this account from everywhere. A second factor beside the password passes that."""
+
+    public = "Too many sign-ins of this account failed. Wait, or send the code of your second factor too."
 
 
 class Refusal(StrEnum):
@@ -44,45 +51,96 @@ class Proof:
 
 
 class Login:
-    def __init__(self, feed: Feed, people: People, passwords: Passwords, limits: RateLimits, trail: Trail) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        people: People,
+        passwords: Passwords,
+        throttle: Throttle,
+        known_devices: KnownDevices,
+        trail: Trail,
+    ) -> None:
         self._feed = feed
         self._people = people
         self._passwords = passwords
-        self._limits = limits
+        self._throttle = throttle
+        self._known_devices = known_devices
         self._trail = trail
 
-    def authenticate(self, login: str, password: str) -> Proof | Refusal:
+    def authenticate(
+        self,
+        login: str,
+        password: str,
+        *,
+        device: str | None = None,
+        session_id: UUID | None = None,
+        complete: Complete | None = None,
+    ) -> Proof | Refusal:
         """`login`: user name or e-mail address. A disabled account is only told to who knows its password.
         Whether that is enough to sign in, `SecondFactors.complete` tells.
 
-        Raises TooManyRequests, Overloaded.
+        `device`: the cookie of a browser. `session_id`: of this very user, who proves the password once more.
+        `complete`: asked after the right password; a second factor that it finds right passes what strangers do to
+        an account, a wrong one counts like a wrong password. Raises TooManyRequests, Overloaded.
         """
-        network = network_of(current().address)
         user = self._people.find_by_login(login)
-        # One count for an account, whether it is called by its user name or by its e-mail address.
-        account = str(user.id) if user else folded(login)
-        counted = ((ACCOUNT_FAILURES, f"{network} {account}"), (NETWORK_FAILURES, network))
-        self._limits.take(*counted)
+        known = f"session {session_id}" if session_id else self._known_devices.subject(user, device)
+        attempt = self._throttle.begin(folded(login), known)
         try:
             right = self._passwords.verify(user.password_hash if user else None, password)
         except Overloaded:
-            self._limits.give_back(*counted)  # nothing was tried
+            self._throttle.give_back(attempt)  # nothing was tried
             raise
-        if not right or user is None:
-            self._record_failure(user, Refusal.INVALID_CREDENTIALS)
-            return Refusal.INVALID_CREDENTIALS
-        self._limits.give_back(*counted)
-        if user.status != ACTIVE:
-            self._record_failure(user, Refusal.ACCOUNT_DISABLED)
-            return Refusal.ACCOUNT_DISABLED
-        if self._passwords.needs_rehash(user.password_hash):
-            user = self._rehash(user, password)
-        return Proof(user)
+        outcome = self._judged(user, attempt, complete, right=right)
+        if attempt.wait and not self._passes(user, outcome):
+            self._record_failure(user, "too_many_failures")
+            raise Throttled(attempt.wait)
+        self._settle(attempt, outcome)
+        if isinstance(outcome, Refusal):
+            if outcome in {Refusal.INVALID_CREDENTIALS, Refusal.ACCOUNT_DISABLED}:
+                self._record_failure(user, outcome.value)
+            return outcome
+        if self._passwords.needs_rehash(outcome.user.password_hash):
+            return replace(outcome, user=self._rehash(outcome.user, password))
+        return outcome
 
-    def _record_failure(self, user: User | None, refusal: Refusal) -> None:
+    def forgive(self, user: User) -> None:
+        """Failures of this account don't count any more: its owner proved in another way who they are."""
+        self._throttle.forgive(user.username_key, user.email_key)
+
+    @staticmethod
+    def _judged(user: User | None, attempt: Attempt, complete: Complete | None, *, right: bool) -> Proof | Refusal:
+        if not right or user is None:
+            return Refusal.INVALID_CREDENTIALS
+        if user.status != ACTIVE:
+            return Refusal.ACCOUNT_DISABLED
+        if complete is None:
+            return Proof(user)
+        try:
+            return complete(Proof(user))
+        except TooManyRequests:
+            if attempt.wait:
+                return Refusal.INVALID_OTP  # in other words than for a wrong password, it would tell a right one
+            raise
+
+    def _passes(self, user: User | None, outcome: Proof | Refusal) -> bool:
+        """Too many failures from everywhere: with the right password alone only from a network that the user comes
+        from. To everybody else right and wrong ones look the same, and take the same work."""
+        from_known = self._known_devices.has_signed_in_from(user, network_of(current().address))
+        if outcome is Refusal.INVALID_CREDENTIALS:
+            return False
+        return from_known or (isinstance(outcome, Proof) and "mfa" in outcome.amr)
+
+    def _settle(self, attempt: Attempt, outcome: Proof | Refusal) -> None:
+        if isinstance(outcome, Proof):
+            self._throttle.succeeded(attempt)
+        elif outcome in {Refusal.ACCOUNT_DISABLED, Refusal.SECOND_FACTOR_REQUIRED}:
+            self._throttle.give_back(attempt)
+
+    def _record_failure(self, user: User | None, reason: str) -> None:
         # What was typed is not recorded: people type passwords into the wrong field.
         target = user.id if user else None
-        event = self._trail.describe(Event.LOGIN_FAILED, outcome="denied", reason=refusal.value, target=target)
+        event = self._trail.describe(Event.LOGIN_FAILED, outcome="denied", reason=reason, target=target)
         current().events.append(event)
 
     def _rehash(self, user: User, password: str) -> User:

@@ -2,7 +2,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, String, Text
+from sqlalchemy import JSON, ForeignKey, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.storage.sql import Base, new_id
@@ -28,3 +28,14 @@ class User(Base):
     phone_number_verified: Mapped[bool | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class KnownDevice(Base):
+    """A browser that a user signed in from (`identity.known_devices`)."""
+
+    __tablename__ = "known_devices"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime] = mapped_column(index=True)

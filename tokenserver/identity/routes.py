@@ -129,7 +129,7 @@ def _person(people: People) -> Person:
 
 
 def _prove(login: Login, person: Person, password: str) -> Proof:
-    proof = login.authenticate(person.username, password)
+    proof = login.authenticate(person.username, password, session_id=current_holder().session_id)
     if isinstance(proof, Refusal):
         raise Forbidden("The current password is wrong.", code="invalid_credentials")
     return proof

@@ -24,6 +24,7 @@ from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.metadata import ASSERTION_METHODS, SECRET_ALGS, SIGNING_ALGS
 from tokenserver.clients.registry import Client, Clients
 from tokenserver.clients.signed_jwt import LEEWAY, InvalidJwt
+from tokenserver.oauth.client_limits import ClientLimits
 from tokenserver.oauth.errors import InvalidClient, InvalidRequest
 from tokenserver.oauth.models import UsedAssertion
 from tokenserver.storage.sql import Database, Transaction, utc_now
@@ -63,6 +64,7 @@ class ClientAuthentication:
         clients: Clients,
         keys: ClientKeys,
         database: Database,
+        limits: ClientLimits,
         *,
         issuer: str,
         token_endpoint: str,
@@ -71,6 +73,7 @@ class ClientAuthentication:
         self._clients = clients
         self._keys = keys
         self._database = database
+        self._limits = limits
         self._issuer = issuer
         self._token_endpoint = token_endpoint
         self._clock = clock
@@ -80,8 +83,17 @@ class ClientAuthentication:
 
         `path`: of the endpoint that was asked. Raises StoreUnavailable, InvalidRequest for two methods at once,
         InvalidClient, with one and the same message, for an unknown client, a wrong secret, a wrong method.
+        TooManyRequests after many of those.
         """
         presented = _presented(authorization, parameters)
+        self._limits.require_trust(presented.client_id)
+        try:
+            return self._authenticated(presented, path)
+        except InvalidClient:
+            self._limits.failed(presented.client_id)
+            raise
+
+    def _authenticated(self, presented: Presented, path: str) -> Client:
         client = self._clients.find(presented.client_id)
         if client is None:
             client_secret.matches(presented.secret, None)  # the same work as for a known one

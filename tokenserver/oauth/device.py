@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from tokenserver.audit.events import Event
 from tokenserver.audit.record import record
 from tokenserver.clients.registry import Client
+from tokenserver.config import Settings
 from tokenserver.errors import NotFound
 from tokenserver.identity.models import User
 from tokenserver.identity.people import ACTIVE
@@ -44,10 +45,8 @@ SLOWER: Final = 5  # s, added for one that comes too early (section 3.5)
 KEPT: Final = timedelta(hours=1)
 MAX_TRIES: Final = 5
 
-BEGUN: Final = Limit("device_authorization", burst=60, interval_ms=2000)
-# Section 5.1: wrong guesses, from one network and of one user.
-NETWORK_GUESSES: Final = Limit("user_code_network", burst=10, interval_ms=60_000)
-USER_GUESSES: Final = Limit("user_code_user", burst=10, interval_ms=60_000)
+# Of one device code, in a process: who polls faster than its interval allows for long is not looked at any more.
+POLLS: Final = Limit("device-poll", burst=30, interval_ms=2000)
 
 
 class Status(StrEnum):
@@ -67,9 +66,13 @@ class Waiting:
 
 
 class Devices:
-    def __init__(self, feed: Feed, limits: RateLimits) -> None:
+    def __init__(self, feed: Feed, limits: RateLimits, settings: Settings) -> None:
         self._database = feed.database
         self._limits = limits
+        self._begun = Limit.of("device-authorization", settings.limit_device)
+        # Section 5.1: wrong guesses, from one network and of one user.
+        self._network_guesses = Limit.of("user-code-network", settings.limit_user_code)
+        self._user_guesses = Limit.of("user-code", settings.limit_user_code)
 
     # The device
 
@@ -78,7 +81,7 @@ class Devices:
 
         Raises TooManyRequests.
         """
-        self._limits.take((BEGUN, f"{network_of(current().address)} {client.client_id}"))
+        self._limits.take((self._begun, f"{network_of(current().address)} {client.client_id}"))
         for _ in range(MAX_TRIES):
             device_code = PREFIX + secrets.token_urlsafe(32)
             user_code = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
@@ -109,7 +112,8 @@ class Devices:
         raise InvalidClient(reason="deleted_meanwhile")
 
     def poll(self, device_code: str, client: Client) -> DeviceCode:
-        """What the user approved. Raises the OAuthErrors of RFC 8628 section 3.5, InvalidGrant."""
+        """What the user approved. Raises the OAuthErrors of RFC 8628 section 3.5, InvalidGrant, TooManyRequests."""
+        self._limits.take_here(POLLS, _digest(device_code).hex())
 
         def look(tx: Transaction) -> DeviceCode | OAuthError:
             # Behind a lock: polls at the same moment count one after the other.
@@ -144,7 +148,7 @@ class Devices:
     def enter(self, user_code: str, *, session_id: UUID, user_id: UUID) -> Waiting | None:
         """The code step: the device that waits with this code, which this user in this session may answer from now
         on. None for an unknown one, and one that waits no more. Raises TooManyRequests after ten wrong ones."""
-        guessed = ((NETWORK_GUESSES, network_of(current().address)), (USER_GUESSES, str(user_id)))
+        guessed = ((self._network_guesses, network_of(current().address)), (self._user_guesses, str(user_id)))
         self._limits.take(*guessed)
 
         def claim(tx: Transaction) -> Waiting | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.storage.feed import Feed, now_ms
@@ -21,7 +22,6 @@ from tokenserver.web.request_context import current
 LIFETIME_SECONDS: Final = 3600
 # Anybody may begin one, and Redis must not fill up with them: of one, and of all from one network.
 MAX_BYTES: Final = 64 * 1024
-BEGUN: Final = Limit("interaction", burst=300, interval_ms=500)
 ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 # A path of this server: not `//host`, `/\host`, nor what a browser strips to become one (CVE-2023-49438).
 LOCAL_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
@@ -48,9 +48,10 @@ class Interactions:
     Every method raises StoreUnavailable.
     """
 
-    def __init__(self, feed: Feed, limits: RateLimits) -> None:
+    def __init__(self, feed: Feed, limits: RateLimits, settings: Settings) -> None:
         self._feed = feed
         self._limits = limits
+        self._begun = Limit.of("authorize", settings.limit_authorize)
 
     def begin(self, browser: str, *, resume: str, client_id: str | None, data: Mapping[str, Any]) -> Interaction:
         """`resume`: "{id}" in it stands for the new id. Raises InvalidRequest (too much data), TooManyRequests."""
@@ -60,7 +61,7 @@ class Interactions:
             raise ValueError("not a path of this server")
         interaction = Interaction(new_id, now_ms(), resume, client_id, data)
         value = _written(interaction, browser)
-        self._limits.take((BEGUN, network_of(current().address)))
+        self._limits.take((self._begun, network_of(current().address)))
         self._ask(new_id, lambda c, key: c.set(key, value, ex=LIFETIME_SECONDS))
         return interaction
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from tokenserver.clients.registry import FIRST_PARTY, Client
 from tokenserver.errors import StoreUnavailable
 from tokenserver.oauth.client_authentication import ClientAuthentication
+from tokenserver.oauth.client_limits import ClientLimits
 from tokenserver.oauth.errors import InvalidClient, OAuthError, UnauthorizedClient, UnsupportedGrantType
 from tokenserver.oauth.grants import GRANTS, Grant
 from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest
@@ -15,9 +16,10 @@ MAX_TRIES: Final = 8
 
 
 class Pipeline:
-    def __init__(self, authentication: ClientAuthentication, rooms: Collaborators) -> None:
+    def __init__(self, authentication: ClientAuthentication, rooms: Collaborators, limits: ClientLimits) -> None:
         self._authentication = authentication
         self._rooms = rooms
+        self._limits = limits
 
     def token(self, request: TokenRequest) -> dict[str, Any]:
         """The token response (RFC 6749 section 5.1). Raises OAuthError, Unavailable."""
@@ -60,6 +62,7 @@ class Pipeline:
         # 2. client
         client = self._authentication.authenticate(request.authorization, request.parameters, request.path)
         current().client_id = client.client_id
+        self._limits.take("token", client)
         # 3. grant
         self._check_grant(grant, client, request.parameters["grant_type"])
         # 4. response

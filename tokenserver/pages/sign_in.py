@@ -6,7 +6,8 @@ from flask import Response
 
 from tokenserver.clients.registry import Clients
 from tokenserver.errors import Unauthenticated
-from tokenserver.identity.login import Login, Proof, Refusal
+from tokenserver.identity.known_devices import KnownDevices
+from tokenserver.identity.login import Login, Proof, Refusal, Throttled
 from tokenserver.identity.models import User
 from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.oauth.browser_session import BrowserSessions, SignedIn
@@ -25,6 +26,10 @@ SENTENCES: Final = {
     Refusal.INVALID_CREDENTIALS: (401, "The user name or the password is wrong."),
     Refusal.ACCOUNT_DISABLED: (403, "This account is disabled."),
     Refusal.SECOND_FACTOR_REQUIRED: (400, "Enter the code."),
+    Throttled.code: (
+        429,
+        "Too many sign-ins of this account failed. Wait, or enter the code of your second factor too.",
+    ),
     Refusal.INVALID_OTP: (401, "The code is wrong, or it was used already."),
 }
 
@@ -39,6 +44,7 @@ class SignInForms:
         forms: Forms,
         clients: Clients,
         login: Login,
+        known_devices: KnownDevices,
         factors: SecondFactors,
         steps: SecondSteps,
         browser_sessions: BrowserSessions,
@@ -47,6 +53,7 @@ class SignInForms:
         self._forms = forms
         self._clients = clients
         self._login = login
+        self._known_devices = known_devices
         self._factors = factors
         self._steps = steps
         self._browser_sessions = browser_sessions
@@ -104,10 +111,17 @@ class SignInForms:
         username, password = fields.get("username", ""), fields.get("password", "")
         if not username or not password:
             return self.first_step(browser, interaction, username, "missing_credentials")
-        proof = self._login.authenticate(username, password)
+        otp = fields.get("otp")
+        complete = (lambda proof: self._factors.complete(proof, otp)) if otp else None
+        try:
+            proof = self._login.authenticate(username, password, device=self._cookies.device(), complete=complete)
+        except Throttled as error:
+            page = self.first_step(browser, interaction, username, error.code)
+            page.headers["Retry-After"] = str(error.retry_after)
+            return page
         if not isinstance(proof, Proof):
             return self.first_step(browser, interaction, username, proof)
-        if self._factors.has_any(proof.user.id):
+        if "mfa" not in proof.amr and self._factors.has_any(proof.user.id):
             return self.second_step(browser, interaction, proof.user)
         return self._enter(proof, browser, interaction)
 
@@ -128,6 +142,7 @@ class SignInForms:
             return self.first_step(browser, interaction, proof.user.username, Refusal.INVALID_CREDENTIALS)
         response = go_on(interaction.resume if interaction else "/login")
         self._cookies.keep_session(response, cookie)
+        self._cookies.keep_device(response, self._known_devices.remember(proof.user, self._cookies.device())[0])
         self._cookies.keep_browser_state(response, browser_state(signed_in.session_id))
         return response
 

@@ -8,6 +8,8 @@ from flask import Response, request
 
 # 256 bits, as `new_cookie` writes them.
 VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+# s; browsers keep none for longer than 400 days (RFC 6265bis section 5.5).
+DEVICE_LIFETIME: Final = 180 * 86400
 
 
 def new_cookie() -> str:
@@ -19,6 +21,8 @@ class Cookies:
     interactions and forms are bound to it. `op_browser_state`: another word when somebody else is signed in, for
     the script of the check_session iframe (OIDC Session Management section 3.3); nothing here depends on it.
 
+    `device`: kept when the browser is closed; known to belong to whoever signed in last (`identity.known_devices`).
+
     On https no other host and no path can set them (OWASP ASVS 3.3.1: __Host-). Elsewhere their names are our own:
     cookies are shared by all ports of a host (RFC 6265 section 8.5), and on a developer's machine the client that
     signs people in here often stands beside this server with a cookie called "session".
@@ -28,6 +32,7 @@ class Cookies:
         self._secure = issuer.startswith("https:")
         prefix = "__Host-" if self._secure else "tokenserver_"
         self.session_name: Final = f"{prefix}session"
+        self.device_name: Final = f"{prefix}device"
         self.browser_name: Final = f"{prefix}browser"
         self.browser_state_name: Final = f"{prefix}op_browser_state"
 
@@ -37,6 +42,9 @@ class Cookies:
 
     def browser(self) -> str | None:
         return self._given(self.browser_name)
+
+    def device(self) -> str | None:
+        return self._given(self.device_name)
 
     @staticmethod
     def _given(name: str) -> str | None:
@@ -55,6 +63,10 @@ class Cookies:
         """`value`: of the request, or a new one, which alone is sent."""
         if value != self.browser():
             self._set(response, self.browser_name, value)
+
+    def keep_device(self, response: Response, value: str) -> None:
+        """Sent again at every sign-in, so that it lasts while it is used."""
+        self._set(response, self.device_name, value, max_age=DEVICE_LIFETIME)
 
     def keep_browser_state(self, response: Response, value: str) -> None:
         """At each sign-in, and wherever a client is told a `session_state`."""

@@ -1,47 +1,179 @@
-"""Rate limits: a generic cell rate algorithm in Redis, one script for all buckets of a request."""
+"""Rate limits by a generic cell rate algorithm, and the header fields that tell of them.
+
+In Redis, exact over all processes, one script for all buckets of a request; or within this process, for what
+protects no secret (docs/adr/0016-rate-limits.md).
+"""
 
 import hashlib
 import ipaddress
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from flask import Flask, Response
+
+from tokenserver.config import Rate
 from tokenserver.errors import TooManyRequests
 from tokenserver.storage.redis import RedisStore
+from tokenserver.web.request_context import current
 
 # One script takes from all limits of a request or from none, so they share a bucket.
 BUCKET: Final = 0
+# Subjects that a process remembers of one kind of limit; the one that was seen least lately is forgotten first.
+REMEMBERED: Final = 10_000
 
 
 class Limit(NamedTuple):
-    """`burst` at once, then one every `interval_ms`."""
+    """`burst` at once, then one every `interval_ms`. `is_shown`: whether who asks is told its state; not where that
+    tells what others do to an account."""
 
     name: str
     burst: int
-    interval_ms: int
+    interval_ms: float
+    is_shown: bool = True
+
+    @classmethod
+    def of(cls, name: str, rate: Rate, *, is_shown: bool = True) -> "Limit":
+        return cls(name, rate.quota, rate.window * 1000 / rate.quota, is_shown)
+
+
+class State(NamedTuple):
+    """What is left of a limit. `backlog_ms`: until all of it is there again."""
+
+    limit: Limit
+    backlog_ms: float
+
+    @property
+    def remaining(self) -> int:
+        # The backlog is told in whole ms: what misses one of them isn't missing.
+        return max(0, int(self.limit.burst - (self.backlog_ms - 1) / self.limit.interval_ms))
+
+    @property
+    def next_ms(self) -> float:
+        """Until there is one more."""
+        return self.backlog_ms - (self.limit.burst - self.remaining - 1) * self.limit.interval_ms
+
+
+class Taken(NamedTuple):
+    """`wait` in s; 0: one was taken from each."""
+
+    wait: int
+    states: tuple[State, ...]
 
 
 class RateLimits:
-    def __init__(self, store: RedisStore, *, enabled: bool) -> None:
+    def __init__(self, store: RedisStore, *, enabled: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._enabled = enabled
+        self._local = LocalBuckets(clock)
+
+    # In Redis
 
     def take(self, *subjects: tuple[Limit, str]) -> None:
         """One from each limit, for its subject. Raises TooManyRequests, and then takes nothing."""
+        wait = self.ask(*subjects).wait
+        if wait:
+            raise TooManyRequests(wait)
+
+    def ask(self, *subjects: tuple[Limit, str]) -> "Taken":
+        """Like `take`, for who decides what follows from it. Raises StoreUnavailable."""
         if not self._enabled:
-            return
+            return Taken(0, ())
         keys = [_key(limit, subject) for limit, subject in subjects]
         arguments = [number for limit, _ in subjects for number in (limit.interval_ms, limit.burst)]
         # Counters are nowhere else: one that was replaced begins anew, and counts from then on.
-        wait = int(self._store.run_script(BUCKET, "take", keys, arguments, verified=False))
-        if wait > 0:
-            raise TooManyRequests(-(-wait // 1000))
+        wait, *backlogs = self._store.run_script(BUCKET, "take", keys, arguments, verified=False)
+        states = tuple(State(limit, backlog) for (limit, _), backlog in zip(subjects, backlogs, strict=True))
+        _tell(states)
+        return Taken(-(-int(wait) // 1000), states)
 
-    def give_back(self, *subjects: tuple[Limit, str]) -> None:
-        """What succeeded doesn't count."""
+    def give_back(self, *subjects: tuple[Limit, str], forget: Sequence[tuple[Limit, str]] = ()) -> None:
+        """What succeeded doesn't count. `forget`: those from which all is given back that was ever taken."""
         if not self._enabled:
             return
-        keys = [_key(limit, subject) for limit, subject in subjects]
-        intervals = [limit.interval_ms for limit, _ in subjects]
+        keys = [_key(limit, subject) for limit, subject in (*subjects, *forget)]
+        intervals: list[float] = [limit.interval_ms for limit, _ in subjects] + [0] * len(forget)
         self._store.run_script(BUCKET, "give_back", keys, intervals, verified=False)
+        _take_back(limit for limit, _ in subjects)
+        _tell(State(limit, 0) for limit, _ in forget)
+
+    # In this process
+
+    def take_here(self, limit: Limit, subject: str) -> None:
+        """Without asking anybody: each process counts for itself. Raises TooManyRequests."""
+        if not self._enabled:
+            return
+        wait_ms, state = self._local.take(limit, subject)
+        _tell((state,))
+        if wait_ms:
+            raise TooManyRequests(math.ceil(wait_ms / 1000))
+
+
+class LocalBuckets:
+    """`clock` in s; never set back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._free_at: dict[str, dict[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, limit: Limit, subject: str) -> tuple[int, State]:
+        """The ms to wait, 0 when it took."""
+        now = self._clock() * 1000
+        with self._lock:
+            buckets = self._free_at.setdefault(limit.name, {})
+            free_at = max(buckets.pop(subject, now), now)
+            wait = free_at + limit.interval_ms - now - limit.burst * limit.interval_ms
+            if wait <= 0:
+                free_at += limit.interval_ms
+            buckets[subject] = free_at  # last: a dict keeps its order
+            if len(buckets) > REMEMBERED:
+                del buckets[next(iter(buckets))]
+        return math.ceil(max(0, wait)), State(limit, free_at - now)
+
+
+# draft-ietf-httpapi-ratelimit-headers-10
+
+
+def _tell(states: Iterable[State]) -> None:
+    """The answer to this request will name them."""
+    quotas = current().quotas
+    for state in states:
+        if state.limit.is_shown:
+            quotas[state.limit.name] = state
+
+
+def _take_back(limits: Iterable[Limit]) -> None:
+    quotas = current().quotas
+    for limit in limits:
+        state = quotas.get(limit.name)
+        if isinstance(state, State):
+            quotas[limit.name] = State(limit, max(0, state.backlog_ms - limit.interval_ms))
+
+
+def register(app: Flask) -> None:
+    @app.after_request
+    def add(response: Response) -> Response:
+        states = [state for state in current().quotas.values() if isinstance(state, State)]
+        if states:
+            response.headers["RateLimit-Policy"] = ", ".join(map(_policy, states))
+            response.headers["RateLimit"] = ", ".join(map(_state, states))
+        return response
+
+
+def _policy(state: State) -> str:
+    """Section 3: the quota and its window in s."""
+    limit = state.limit
+    return f'"{limit.name}";q={limit.burst};w={round(limit.burst * limit.interval_ms / 1000)}'
+
+
+def _state(state: State) -> str:
+    """Section 4: what remains, and after how many s there is more; nothing is missing of a quota without `t`."""
+    if not state.backlog_ms:
+        return f'"{state.limit.name}";r={state.limit.burst}'
+    return f'"{state.limit.name}";r={state.remaining};t={max(1, math.ceil(state.next_ms / 1000))}'
 
 
 def network_of(address: str | None) -> str:
@@ -58,4 +190,5 @@ def network_of(address: str | None) -> str:
 
 def _key(limit: Limit, subject: str) -> str:
     # Hashed, so that nothing personal and nothing of any length is a key.
-    return f"ts:{{{BUCKET}}}:l:{limit.name}:{hashlib.sha256(subject.encode()).hexdigest()[:24]}"
+    digest = hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return f"ts:{{{BUCKET}}}:l:{limit.name}:{digest}"

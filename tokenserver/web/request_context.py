@@ -25,7 +25,8 @@ class RequestContext:
 
     `demanded`: the permissions that the request was found to need. `allowed`: those that were granted and `events`:
     what happened, that are not yet in the log. `failure`: what the request is refused for. `assertion`: digest of
-    the one that its client authenticated by, once that is used up.
+    the one that its client authenticated by, once that is used up. `quotas`: of the limits that it met
+    (`web.rate_limit`), by their names.
     """
 
     request_id: str | None = None
@@ -40,6 +41,7 @@ class RequestContext:
     allowed: tuple[str, ...] = ()
     grant_type: str | None = None
     assertion: bytes | None = None
+    quotas: dict[str, object] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     failure: object = None
     started_at: float = field(default_factory=time.perf_counter)

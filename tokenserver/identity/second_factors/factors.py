@@ -24,7 +24,8 @@ from tokenserver.web.request_context import current
 
 # RFC 4226 section 7.3. Of one account, and only who knows its password gets this far: a guess every five minutes is
 # right once in three years. Nobody is locked out for good by it: passkeys and recovery codes are not counted.
-GUESSES: Final = Limit("second_factor", burst=10, interval_ms=300_000)
+# Not told: only after a right password there is something to tell.
+GUESSES: Final = Limit("second-factor", burst=10, interval_ms=300_000, is_shown=False)
 CODE: Final = re.compile(r"[0-9]{6}")
 # RFC 8176 section 2. A recovery code is a one-time password too.
 WITH_OTP: Final = ("pwd", "otp", "mfa")

@@ -10,6 +10,7 @@ from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.tokens.access_token import TWO_FACTORS
 from tokenserver.verify.authentication import Authentication
 from tokenserver.verify.flask import current_claims
+from tokenserver.web.holder import current_holder
 
 # A sign-in of so many seconds ago is enough.
 RECENT_SECONDS: Final = 300
@@ -33,7 +34,8 @@ def demand(login: Login, factors: SecondFactors, person: Person, body: dict[str,
     if "current_password" not in body:
         demand_recent(factors, person)
         return
-    proof = login.authenticate(person.username, body["current_password"])
+    session_id = current_holder().session_id
+    proof = login.authenticate(person.username, body["current_password"], session_id=session_id)
     if isinstance(proof, Refusal):
         raise Forbidden("The current password is wrong.", code="invalid_credentials")
     completed = factors.complete(proof, body.get("otp"))

@@ -41,6 +41,7 @@ def view(server: Server) -> Response:
     # RFC 7662 section 2.1: the caller must be authenticated; a public client only says a name.
     if not client.is_confidential:
         raise InvalidClient(reason="public_client")
+    server.client_limits.take("introspection", client)
     token = form.need("token")
     # Section 2.1: token_type_hint may be ignored; the two kinds can't be confused.
     found = (

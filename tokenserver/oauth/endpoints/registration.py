@@ -31,7 +31,6 @@ from tokenserver.web.wire import read_object
 T = TypeVar("T")
 
 PATH: Final = "/oauth/register"
-REGISTRATIONS: Final = Limit("register_client", burst=100, interval_ms=2000)
 # RFC 7592 section 2.2: what a client must not send when it updates itself.
 OURS: Final = (
     "registration_access_token",
@@ -52,7 +51,8 @@ def view(server: Server) -> Response:
     if token is not None and invitation is None:
         raise InvalidToken("no such initial access token")
     server.rooms.feed.sync()
-    server.limits.take((REGISTRATIONS, network_of(current().address)))
+    limit = Limit.of("register-client", server.settings.limit_register)
+    server.limits.take((limit, network_of(current().address)))
     current().actor = str(invitation.id) if invitation else "registration"
     metadata = _metadata(
         read_object(),

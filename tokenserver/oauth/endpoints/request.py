@@ -17,6 +17,7 @@ from tokenserver.oauth.authorization import Authorization
 from tokenserver.oauth.authorization_request import AuthorizationRequests
 from tokenserver.oauth.browser_session import BrowserSessions
 from tokenserver.oauth.client_authentication import ClientAuthentication
+from tokenserver.oauth.client_limits import ClientLimits
 from tokenserver.oauth.errors import BodyTooLarge
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest
 from tokenserver.oauth.interaction import Interactions
@@ -42,6 +43,7 @@ class Server:
     limits: RateLimits
     client_keys: ClientKeys
     client_authentication: ClientAuthentication
+    client_limits: ClientLimits
     fetcher: Fetcher
     rooms: Collaborators
     pipeline: Pipeline

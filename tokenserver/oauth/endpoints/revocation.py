@@ -19,6 +19,7 @@ from tokenserver.verify.errors import InvalidToken
 def view(server: Server) -> Response:
     form = read_form()
     client = authenticated(server, form)
+    server.client_limits.take("revocation", client)
     token = form.need("token")
     # Section 2.1: a wrong token_type_hint doesn't hide a token.
     if token.startswith(PREFIX):

@@ -32,9 +32,12 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
     audience = rooms.issuing.audience_of(client)
     # RFC 8707 section 2.2: of this access token; the family keeps all that the client may ask for.
     chosen = resource.chosen(audience, request.parameters.get("resource"))
-    proof = rooms.login.authenticate(request.need("username"), request.need("password"))
-    if not isinstance(proof, Refusal):
-        proof = rooms.second_factors.complete(proof, request.parameters.get("otp"))
+    otp = request.parameters.get("otp")
+    proof = rooms.login.authenticate(
+        request.need("username"),
+        request.need("password"),
+        complete=lambda proof: rooms.second_factors.complete(proof, otp),
+    )
     if isinstance(proof, Refusal):
         raise InvalidGrant(SENTENCES.get(proof), reason=proof.value)
     user = proof.user

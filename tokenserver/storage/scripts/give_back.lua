@@ -1,7 +1,12 @@
--- Return what `take` took. KEYS: bucket…   ARGV: for each bucket interval (ms)
+-- Return what `take` took. KEYS: bucket…   ARGV: for each bucket interval (ms), or 0 to forget all that was taken
 for i, key in ipairs(KEYS) do
-  if redis.call('EXISTS', key) == 1 then
-    redis.call('DECRBY', key, ARGV[i])
+  if ARGV[i] == '0' then
+    redis.call('DEL', key)
+  else
+    local free = redis.call('GET', key)
+    if free then
+      redis.call('SET', key, string.format('%.3f', free - ARGV[i]), 'KEEPTTL')
+    end
   end
 end
 return 0

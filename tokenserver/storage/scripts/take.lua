@@ -1,19 +1,21 @@
 -- A generic cell rate limit: `burst` at once, then one per `interval`.
 -- KEYS: bucket…   ARGV: for each bucket interval (ms), burst
--- Takes one from every bucket and returns 0, or takes nothing and returns the ms to wait.
+-- Takes one from every bucket, or nothing when one of them is empty.
+-- Returns the ms to wait, 0 when it took; then for each bucket the ms until all of it is there again.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local full = {}
+local wait, free = 0, {}
 for i, key in ipairs(KEYS) do
   local interval, burst = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  local at = math.max(tonumber(redis.call('GET', key) or now), now) + interval
-  local wait = at - now - interval * burst
-  if wait > 0 then
-    return math.ceil(wait)
-  end
-  full[i] = at
+  free[i] = math.max(tonumber(redis.call('GET', key) or now), now)
+  wait = math.max(wait, free[i] + interval - now - interval * burst)
 end
+local reply = {math.ceil(wait)}
 for i, key in ipairs(KEYS) do
-  redis.call('SET', key, string.format('%.0f', full[i]), 'PX', string.format('%.0f', math.max(1, full[i] - now)))
+  if wait <= 0 then
+    free[i] = free[i] + tonumber(ARGV[2 * i - 1])
+    redis.call('SET', key, string.format('%.3f', free[i]), 'PX', math.max(1, math.ceil(free[i] - now)))
+  end
+  reply[i + 1] = math.ceil(free[i] - now)
 end
-return 0
+return reply
