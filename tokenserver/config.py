@@ -357,12 +357,12 @@ class Settings:
         Rate(100, 200), _rate, "Registrations of users, and registrations of clients, from one network."
     )
     limit_token: Rate = _option(
-        Rate(500, 1),
+        Rate(5000, 1),
         _rate,
         "Token requests of one client, in each process; those of a public client by network.",
     )
-    limit_introspection: Rate = _option(Rate(1000, 1), _rate, "Introspections of one client, in each process.")
-    limit_revocation: Rate = _option(Rate(100, 1), _rate, "Revocations of one client, in each process.")
+    limit_introspection: Rate = _option(Rate(10000, 1), _rate, "Introspections of one client, in each process.")
+    limit_revocation: Rate = _option(Rate(1000, 1), _rate, "Revocations of one client, in each process.")
     limit_client_authentication: Rate = _option(
         Rate(60, 600),
         _rate,
