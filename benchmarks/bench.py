@@ -21,12 +21,16 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from sign_in_timing import SignIns, disabler, figures
 
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.verify import StaticKeys, Verifier
 
 COMMAND = Path(sys.executable).with_name("tokenserver")
 PASSWORD = "correct horse 7 battery"
+SIGN_INS = 200
 
 
 def raw_signature_ms(ring: KeyRing, seconds: float = 1.0) -> float:
@@ -209,13 +213,42 @@ def verifier_us(url: str, token: str, keys: dict[str, object]) -> float:
     return (time.process_time() - started) * 1e6 / count
 
 
+def sign_ins(port: int, count: int) -> dict[str, Any]:
+    """What a clock tells about refused sign-ins."""
+    asked = SignIns(port)
+    asked.prepare(disabler([str(COMMAND)]))
+    return figures(asked.times(count))
+
+
+def show_sign_ins(workers: int, count: int, *, as_json: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="ts-bench-") as name, serving(Path(name), workers) as (_, port, _):
+        found = sign_ins(port, count)
+    if as_json:
+        print(json.dumps({"sign_ins": found}))
+    else:
+        print_sign_ins(found)
+
+
+def print_sign_ins(found: dict[str, Any]) -> None:
+    for kind, each in found["kinds"].items():
+        line = f"{f'sign-in, {kind}':<24}{'':>9}{each['median_ms']:>9.1f}"
+        print(f"{line}{'':>9}  p {each['p']:.2f} against a wrong password")
+    print(f"their medians are {found['apart_percent']:.1f} % apart")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4, help="length of each measurement")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--sign-ins", type=int, metavar="N", help="only N refused sign-ins of each kind, and their time"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.sign_ins:
+        show_sign_ins(options.workers, options.sign_ins, as_json=options.json)
+        return
     with tempfile.TemporaryDirectory(prefix="ts-bench-") as name, serving(Path(name), options.workers) as started:
         url, port, pid = started
         ring = KeyRing(Path(name) / "keys", jwks_max_age=300, token_lifetime=300)
@@ -229,8 +262,10 @@ def main() -> None:
         token = post_json(f"{url}/auth/login", {"login": "bench", "password": PASSWORD})["access_token"]
         warm = verifier_us(url, token, ring.jwks())
         memory = memory_mb(pids)
+        refused = sign_ins(port, SIGN_INS)
     if options.json:
-        print(json.dumps({"raw_signature_ms": floor, "verify_us": warm, "memory_mb": memory, "paths": rows}))
+        shown = {"raw_signature_ms": floor, "verify_us": warm, "memory_mb": memory, "paths": rows}
+        print(json.dumps(shown | {"sign_ins": refused}))
         return
     print(f"R = {floor:.3f} ms CPU for one raw RS256 signature; {options.workers} workers,", end=" ")
     print(f"{options.connections} connections; memory of the server's processes {memory:.0f} MB PSS")
@@ -239,6 +274,7 @@ def main() -> None:
         line = f"{path:<24}{f['requests_per_s']:>9.0f}{f['p50_ms']:>9.1f}{f['p99_ms']:>9.1f}{f['cpu_ms']:>9.3f}"
         print(f"{line}{f['ratio']:>12.2f}{f['errors']:>8.0f}")
     print(f"{'verifier alone':<24}{1e6 / warm:>9.0f}{'':>18}{warm / 1000:>9.3f}{warm / 1000 / floor:>12.2f}")
+    print_sign_ins(refused)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tests.faults import (  # noqa: F401 - they register themselves
     suite_experiments,
     token_experiments,
     topology_experiments,
+    web_experiments,
 )
 from tests.faults.plan import EXPERIMENTS, Deployments, Finding, NotHere, Run
 from tests.faults.report import Row, write

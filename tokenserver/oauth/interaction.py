@@ -75,7 +75,8 @@ class Interactions:
         fields = json.loads(value)
         if not secrets.compare_digest(fields["b"], _digest(browser)):
             return None
-        return Interaction(interaction_id, fields["t"], fields["r"], fields["c"], fields["d"])
+        resume = fields["r"].replace("{id}", interaction_id)
+        return Interaction(interaction_id, fields["t"], resume, fields["c"], fields["d"])
 
     def replace(self, interaction: Interaction, browser: str) -> None:
         """What has ended meanwhile stays ended, and no replacement lives longer than the first."""
@@ -103,7 +104,7 @@ def _written(interaction: Interaction, browser: str) -> str:
     fields = {
         "b": _digest(browser),
         "t": interaction.began_at,
-        "r": interaction.resume,
+        "r": interaction.resume.replace(interaction.id, "{id}"),
         "c": interaction.client_id,
         "d": dict(interaction.data),
     }

@@ -15,6 +15,8 @@ logger = logging.getLogger("tokenserver.request")
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
 CONVERTER: Final = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
+# Parts of a path that whoever has them goes on with: a pending interaction, in the browser that began it.
+KEPT_OUT: Final = frozenset({"interaction_id"})
 ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
@@ -76,6 +78,13 @@ def _printable(header: str) -> str:
     return "".join(c for c in header if c.isprintable())
 
 
+def _path() -> str:
+    path = request.path
+    for name in KEPT_OUT & (request.view_args or {}).keys():
+        path = path.replace(str((request.view_args or {})[name]), f"{{{name}}}")
+    return path
+
+
 def _endpoint() -> str | None:
     if request.url_rule is None:
         return None
@@ -97,7 +106,7 @@ def register(app: Flask) -> None:
                 address=_address(request.remote_addr),
                 user_agent=_printable(request.headers.get("User-Agent", ""))[:255] or None,
                 method=request.method[:10],
-                path=_printable(request.path.encode("utf-8", "replace").decode())[:255],
+                path=_printable(_path().encode("utf-8", "replace").decode())[:255],
                 endpoint=_endpoint(),
             )
         )
@@ -110,7 +119,7 @@ def register(app: Flask) -> None:
         logger.info(
             "%s %s %d %.1fms id=%s actor=%s client=%s from=%s",
             request.method,
-            request.path.encode("unicode_escape").decode("ascii"),
+            _path().encode("unicode_escape").decode("ascii"),
             response.status_code,
             (time.perf_counter() - context.started_at) * 1000,
             context.request_id,
