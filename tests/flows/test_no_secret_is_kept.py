@@ -6,7 +6,8 @@ import json
 import re
 import secrets
 import socket
-from base64 import b64decode, b64encode
+import time
+from base64 import b32decode, b64decode, b64encode
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from tests.live_server import ADMIN_PASSWORD, LiveServer, serving
 from tests.person import Answer, Landing, Person
+from tokenserver.identity.second_factors import totp
 from tokenserver.oauth.grants import GRANTS
 
 CALLBACK = "https://app.example/cb"
@@ -135,6 +137,7 @@ def everything(run: Run) -> None:
     run.post(f"/clients/{client['client_id']}/secret", headers=as_admin)
     run.post("/auth/logout", 204, headers=bearer(tokens["access_token"]))
     _register_a_client(run)
+    _second_factor(run)
     for path in ("/admin/logs", "/admin/stats", "/clients", "/users"):
         answer = run.http.get(f"{path}?limit=100" if path != "/admin/stats" else path, headers=as_admin)
         assert answer.status_code == 200
@@ -213,6 +216,18 @@ def _pages(run: Run, client: dict[str, Any]) -> None:
     run.http.get("/oauth/logout", params={"id_token_hint": got["id_token"]})
 
 
+def _second_factor(run: Run) -> None:
+    body = {"username": "bob", "email": "bob@example.org", "password": run.password}
+    run.post("/auth/register", 201, json=body)
+    sign_in = {"login": "bob", "password": run.password}
+    token = bearer(run.post("/auth/login", json=sign_in)["access_token"])
+    proof = {"current_password": run.password}
+    app = run.post("/users/me/second-factors/totp", 201, json=proof, headers=token)
+    otp = totp.hotp(b32decode(app["secret"].replace(" ", "")), totp.step_at(time.time()))
+    confirmed = run.post("/users/me/second-factors/totp/confirm", json={"otp": otp}, headers=token)
+    run.post("/auth/login", json=sign_in | {"otp": confirmed["recovery_codes"][0]})
+
+
 def _register_a_client(run: Run) -> None:
     invited = json.loads(run.server.run("client", "invite", "--json"))
     token = next(value for value in invited.values() if str(value).startswith("iat_"))
@@ -254,6 +269,10 @@ def forms_of(secret: str) -> Iterator[bytes]:
     yield secret.encode()
     yield quote(secret, safe="").encode()
     yield b64encode(secret.encode()).rstrip(b"=")
+    if re.fullmatch(r"[A-Z2-7 ]{16,}", secret):  # of an authenticator app, as it is or in bytes
+        key = secret.replace(" ", "")
+        yield key.encode()
+        yield b32decode(key + "=" * (-len(key) % 8))
     if secret.count(".") == 2:  # a JWT: what signs it is enough
         yield secret.rpartition(".")[2].encode()
 
@@ -283,6 +302,7 @@ def test_no_secret_is_kept(finished: tuple[Run, LiveServer]):
     names = {what.partition(" of ")[0] for what in run.seen.values()}
     assert names >= {"password", "client_secret", "code", "access_token", "refresh_token", "id_token", "csrf"}
     assert names >= {"device_code", "user_code", "code_verifier", "registration_access_token", "secret"}
+    assert names >= {"recovery_codes"}
     files = files_of(server)
     assert {server.log_file, server.folder / "tail"} <= set(files)
     assert any(file.suffix.startswith(".sqlite") or "sqlite" in file.name for file in files), files

@@ -17,9 +17,11 @@ from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.hostile import requests
 from tests.hostile.every_endpoint import NOBODY
 from tests.hostile.factor_requests import FACTOR_REQUESTS
+from tests.hostile.fetch_requests import FETCHES
 from tests.hostile.oidc_requests import CALLBACK, OIDC_REQUESTS
 from tests.hostile.requests import FORMS, JSON_REQUESTS, METHODS, Hostile, headers_for
 from tests.hostile.rest_requests import LISTS, REST_REQUESTS
+from tests.listeners import Listener
 from tokenserver.access.models import Role, RoleAssignment, RolePermission
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent
@@ -31,7 +33,7 @@ from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
 
-REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS
+REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS | FETCHES
 Fill = Callable[[str], str]
 Words = Mapping[str, str]
 
@@ -82,7 +84,13 @@ def tokens(api: Api) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fill(api: Api, rooms: Rooms, tokens: dict[str, Any]) -> Fill:
+def listener(listen: Callable[..., Listener]) -> Listener:
+    """At a port that nobody has a reason to knock at."""
+    return listen(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+
+@pytest.fixture
+def fill(api: Api, rooms: Rooms, tokens: dict[str, Any], listener: Listener) -> Fill:
     """Puts what only this run knows in the place of the placeholders."""
     scope = ["posts:create", "users:read", "tokens:introspect"]
     secrets = {}
@@ -110,6 +118,7 @@ def fill(api: Api, rooms: Rooms, tokens: dict[str, Any]) -> Fill:
         scope=["openid"],
     )
     words = {
+        "listener": str(listener.port),
         "access": tokens["access_token"],
         "refresh": tokens["refresh_token"],
         "secret": str(secrets["poster"]),
@@ -244,7 +253,7 @@ def test_what_the_rows_spoil_is_good(api: Api, fill: Fill):
 
 @pytest.mark.parametrize("group", REQUESTS)
 def test_hostile_requests_are_refused_and_change_nothing(
-    api: Api, rooms: Rooms, tokens: dict[str, Any], fill: Fill, group: str
+    api: Api, rooms: Rooms, tokens: dict[str, Any], fill: Fill, listener: Listener, group: str
 ):
     before = state_of(rooms)
     wrong = {}
@@ -254,6 +263,7 @@ def test_hostile_requests_are_refused_and_change_nothing(
             wrong[row.what] = found
     assert not wrong, json.dumps(wrong, indent=1)
     assert state_of(rooms) == before
+    assert listener.connections == 0
     # Nobody was signed out, renamed or locked out, and the token that was sent around was not spent.
     assert granted(api.me(tokens["access_token"]))["username"] == "ann"
     granted(api.refresh(tokens["refresh_token"]))
