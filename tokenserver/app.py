@@ -18,15 +18,17 @@ from tokenserver.config import Settings
 from tokenserver.errors import ClockWrong, StoreUnavailable
 from tokenserver.identity import routes as identity_routes
 from tokenserver.identity import user_routes
+from tokenserver.identity.second_factors import passkey_routes
 from tokenserver.identity.second_factors import routes as second_factor_routes
 from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
-from tokenserver.pages import assets, consent, device, login, rendering
+from tokenserver.pages import account, assets, consent, device, login, rendering
 from tokenserver.pages import error as error_page
 from tokenserver.pages.forms import Forms
 from tokenserver.pages.second_step import SecondSteps
+from tokenserver.pages.security import SecurityForms
 from tokenserver.pages.sign_in import SignInForms
 from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
@@ -39,7 +41,7 @@ from tokenserver.web import docs_page, health, openapi, problems, rate_limit, re
 
 MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
-PAGES = ("/login", "/consent", "/device", "/oauth/authorize", "/oauth/logout")
+PAGES = ("/login", "/consent", "/device", "/account", "/oauth/authorize", "/oauth/logout")
 # What needs neither a clock nor a store.
 PUBLISHED = ("/healthz", "/readyz", "/.well-known/", "/docs", "/openapi.json", "/pages/")
 # Who renders the errors below a path; problem details everywhere else.
@@ -133,6 +135,11 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         )
     )
     app.register_blueprint(
+        passkey_routes.blueprint(
+            people=rooms.people, login=rooms.login, factors=rooms.second_factors, passkeys=rooms.passkeys
+        )
+    )
+    app.register_blueprint(
         endpoints.blueprint(
             lambda paths: Server(
                 settings=settings,
@@ -171,6 +178,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
                 login=rooms.login,
                 known_devices=rooms.known_devices,
                 factors=rooms.second_factors,
+                passkeys=rooms.passkeys,
                 steps=SecondSteps(rooms.database, lambda: rooms.keys.secrets("second step")),
                 browser_sessions=rooms.browser_sessions,
             ),
@@ -198,6 +206,21 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
             browser_sessions=rooms.browser_sessions,
             interactions=rooms.interactions,
             devices=rooms.collaborators.devices,
+        )
+    )
+    app.register_blueprint(
+        account.blueprint(
+            cookies=rooms.cookies,
+            forms=forms,
+            people=rooms.people,
+            browser_sessions=rooms.browser_sessions,
+            interactions=rooms.interactions,
+            security_forms=SecurityForms(
+                database=rooms.database,
+                factors=rooms.second_factors,
+                passkeys=rooms.passkeys,
+                issuer_name=urlsplit(settings.issuer).netloc,
+            ),
         )
     )
     app.register_blueprint(assets.blueprint())

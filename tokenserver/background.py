@@ -121,6 +121,7 @@ class Background:
                 rooms.client_authentication,
                 rooms.initial_access_tokens,
                 rooms.known_devices,
+                rooms.challenges,
             )
             while any(each.purge() for each in stores):
                 if self._stopped.wait(0.05):

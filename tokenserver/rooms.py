@@ -24,7 +24,10 @@ from tokenserver.identity.login import Login
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
 from tokenserver.identity.second_factors.authenticator_app import SEALING, AuthenticatorApps
+from tokenserver.identity.second_factors.challenges import Challenges
 from tokenserver.identity.second_factors.factors import SecondFactors
+from tokenserver.identity.second_factors.passkeys import Passkeys
+from tokenserver.identity.second_factors.relying_party import RelyingParty
 from tokenserver.identity.throttle import Throttle
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
@@ -87,6 +90,8 @@ class Rooms:
     login: Login
     known_devices: KnownDevices
     second_factors: SecondFactors
+    challenges: Challenges
+    passkeys: Passkeys
     limits: RateLimits
     pages: Pages
     trail: Trail
@@ -132,6 +137,8 @@ class Rooms:
         login = Login(feed, people, passwords, Throttle(limits, settings), known_devices, trail)
         apps = AuthenticatorApps(database, lambda: keys.secrets(SEALING))
         second_factors = SecondFactors(database, apps, limits, trail)
+        challenges = Challenges(database, lambda: keys.secrets("challenge"))
+        passkeys = Passkeys(database, RelyingParty(settings.issuer), challenges, trail)
         rights = Rights(feed)
         clients = Clients(feed, scope.KNOWN, lambda: keys.secrets("client_secret"), keys.ensure)
         fetcher = Fetcher(settings)
@@ -211,6 +218,8 @@ class Rooms:
             login=login,
             known_devices=known_devices,
             second_factors=second_factors,
+            challenges=challenges,
+            passkeys=passkeys,
             limits=limits,
             pages=Pages(lambda: keys.secrets("cursor")),
             trail=trail,

@@ -19,7 +19,7 @@ from tokenserver.web.request_context import path_template
 DOCUMENT = Path(__file__).parents[2] / "docs/permissions.md"
 PEOPLE = ("guest", "user", "owner", "moderator", "admin", "custom", "disabled", "demoted", "client")
 # What has no role: protocol endpoints, pages, documents.
-OPEN = re.compile(r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|pages)\b")
+OPEN = re.compile(r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|account|pages)\b")
 
 
 def matrix() -> dict[str, dict[str, int]]:
@@ -122,6 +122,22 @@ class World:
             "POST /users/me/second-factors/recovery-codes": lambda: (
                 "/users/me/second-factors/recovery-codes",
                 {},
+            ),
+            "POST /users/me/second-factors/passkeys/options": lambda: (
+                "/users/me/second-factors/passkeys/options",
+                {},
+            ),
+            "POST /users/me/second-factors/passkeys": lambda: (
+                "/users/me/second-factors/passkeys",
+                {"name": "x", "credential": {}},
+            ),
+            "PUT /users/me/second-factors/passkeys/{passkey_id}": lambda: (
+                f"/users/me/second-factors/passkeys/{new_id()}",
+                {"name": "x"},
+            ),
+            "DELETE /users/me/second-factors/passkeys/{passkey_id}": lambda: (
+                f"/users/me/second-factors/passkeys/{new_id()}",
+                None,
             ),
             "DELETE /users/{user_id}/second-factors": lambda: (f"/users/{self.ids['owner']}/second-factors", None),
             "POST /roles": lambda: ("/roles", {"name": name}),

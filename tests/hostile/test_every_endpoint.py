@@ -124,6 +124,11 @@ def told(response: Any) -> str:
     return f"{response.headers}\n{response.text}"
 
 
+def place_of(answer: Any) -> str:
+    """But for the number of a sign-in that begins."""
+    return re.sub(r"(?<=\?interaction=)[\w-]{43}$", "", answer.headers.get("Location", ""))
+
+
 def test_nothing_is_made_from_the_host_header(app: Flask, api: Api):
     """Zitadel CVE-2026-29067: links, redirects, issuer and cookies come from the settings. Whatever host is asked,
     the answer is the same: which names lead here is the balancer's business."""
@@ -134,10 +139,14 @@ def test_nothing_is_made_from_the_host_header(app: Flask, api: Api):
             continue
         for client, headers in ((app.test_client(), bearer(token)), (browser, {})):
             usual = client.get(path, headers=headers)
+            # A jar would keep its cookies from another host.
+            cookies = {name: value for name, value in usual.request.headers if name == "Cookie"}
             for host in HOSTS:
-                answer = client.get(path, headers=headers | FORWARDED, environ_overrides={"HTTP_HOST": host})
+                answer = app.test_client(use_cookies=False).get(
+                    path, headers=headers | cookies | FORWARDED, environ_overrides={"HTTP_HOST": host}
+                )
                 assert answer.status_code == usual.status_code, (path, host)
-                assert answer.headers.get("Location") == usual.headers.get("Location"), (path, host)
+                assert place_of(answer) == place_of(usual), (path, host)
                 assert "evil.example" not in told(answer), (path, host)
 
 

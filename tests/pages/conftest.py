@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -12,6 +13,9 @@ from tests.conftest import PASSWORD
 from tokenserver.app import rooms_of
 from tokenserver.oauth.interaction import Interaction
 from tokenserver.web.cookies import new_cookie
+
+# No other, and none inline.
+SCRIPT = re.compile(r'<script src="/pages/passkeys\.js\?v=\w+" defer>')
 
 
 class Elements(HTMLParser):
@@ -132,10 +136,13 @@ def shown(response: TestResponse, status: int = 200) -> Elements:
     assert response.headers["Referrer-Policy"] == "no-referrer"
     assert response.headers["X-Frame-Options"] == "DENY"
     policy = policy_of(response)
-    for name in ("default-src", "script-src", "frame-ancestors", "base-uri"):
+    scripts = re.findall("<script[^>]*>", response.text)
+    assert all(SCRIPT.fullmatch(each) for each in scripts), scripts
+    assert policy["script-src"] == ("'self'" if scripts else "'none'")
+    for name in ("default-src", "frame-ancestors", "base-uri"):
         assert policy[name] == "'none'", policy
     assert policy["style-src"] == "'self'"
-    assert not [word for word in ("<script", "<style", " style=", "javascript:") if word in response.text]
+    assert not [word for word in ("<style", " style=", "javascript:") if word in response.text]
     return Elements(response.text)
 
 

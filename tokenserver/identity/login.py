@@ -34,6 +34,7 @@ class Refusal(StrEnum):
     ACCOUNT_DISABLED = "account_disabled"
     SECOND_FACTOR_REQUIRED = "second_factor_required"
     INVALID_OTP = "invalid_otp"
+    INVALID_PASSKEY = "invalid_passkey"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The style sheet and the icon of the pages, under addresses that change with their content."""
+"""The style sheet, the script and the icon of the pages, under addresses that change with their content."""
 
 import functools
 import hashlib
@@ -7,7 +7,7 @@ from typing import Final
 
 from flask import Blueprint, Response, abort, request
 
-ASSETS: Final = {"pages.css": "text/css", "icon.svg": "image/svg+xml"}
+ASSETS: Final = {"pages.css": "text/css", "icon.svg": "image/svg+xml", "passkeys.js": "text/javascript"}
 YEAR: Final = 31_536_000
 
 

@@ -54,8 +54,11 @@ def blueprint(
         interaction = pending(interactions, interaction_id, browser) if interaction_id else None
         if interaction and interaction.client_id and "cancel" in fields:
             return go_on(interaction.resume + ("&" if "?" in interaction.resume else "?") + "cancel=1")
-        answer = sign_in_forms.by_second_factor if "step" in fields else sign_in_forms.by_password
-        return answer(fields, browser, interaction)
+        if "step" in fields:
+            return sign_in_forms.by_second_factor(fields, browser, interaction)
+        if "credential" in fields:
+            return sign_in_forms.by_passkey(fields, browser, interaction)
+        return sign_in_forms.by_password(fields, browser, interaction)
 
     @routes.post("/login/sign-out")
     def sign_out() -> Response:

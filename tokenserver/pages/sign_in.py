@@ -1,5 +1,6 @@
 """What becomes of the forms of `/login`: a page again, the second step, or a session."""
 
+import json
 from typing import Any, Final
 
 from flask import Response
@@ -10,6 +11,7 @@ from tokenserver.identity.known_devices import KnownDevices
 from tokenserver.identity.login import Login, Proof, Refusal, Throttled
 from tokenserver.identity.models import User
 from tokenserver.identity.second_factors.factors import SecondFactors
+from tokenserver.identity.second_factors.passkeys import Passkeys
 from tokenserver.oauth.browser_session import BrowserSessions, SignedIn
 from tokenserver.oauth.interaction import Interaction
 from tokenserver.oauth.session_state import browser_state
@@ -17,6 +19,7 @@ from tokenserver.pages.asking import asking
 from tokenserver.pages.forms import Forms
 from tokenserver.pages.rendering import go_on, render
 from tokenserver.pages.second_step import SecondSteps
+from tokenserver.verify.json_object import json_object
 from tokenserver.web.cookies import Cookies
 
 # One sentence for an unknown user and for a wrong password; what else there is to tell, after the right one.
@@ -31,6 +34,7 @@ SENTENCES: Final = {
         "Too many sign-ins of this account failed. Wait, or enter the code of your second factor too.",
     ),
     Refusal.INVALID_OTP: (401, "The code is wrong, or it was used already."),
+    Refusal.INVALID_PASSKEY: (401, "The passkey was not accepted."),
 }
 
 
@@ -46,6 +50,7 @@ class SignInForms:
         login: Login,
         known_devices: KnownDevices,
         factors: SecondFactors,
+        passkeys: Passkeys,
         steps: SecondSteps,
         browser_sessions: BrowserSessions,
     ) -> None:
@@ -55,6 +60,7 @@ class SignInForms:
         self._login = login
         self._known_devices = known_devices
         self._factors = factors
+        self._passkeys = passkeys
         self._steps = steps
         self._browser_sessions = browser_sessions
 
@@ -63,7 +69,8 @@ class SignInForms:
     def first_step(
         self, browser: str, interaction: Interaction | None, username: str, refusal: str | None = None
     ) -> Response:
-        return self._page("login.html", browser, interaction, refusal, username=username)
+        options = self._passkeys.request_options(_place(browser, interaction))
+        return self._page("login.html", browser, interaction, refusal, options=options, username=username)
 
     def second_step(
         self,
@@ -83,12 +90,21 @@ class SignInForms:
             refusal,
             username=user.username,
             step=step or self._steps.begin(user, browser, _id(interaction), within),
+            options=self._passkeys.request_options(_place(browser, interaction), user.id),
             has_app=self._factors.held(user.id).app_since is not None,
         )
 
     def _page(
-        self, template: str, browser: str, interaction: Interaction | None, refusal: str | None, **values: Any
+        self,
+        template: str,
+        browser: str,
+        interaction: Interaction | None,
+        refusal: str | None,
+        *,
+        options: dict[str, Any] | None,
+        **values: Any,
     ) -> Response:
+        """`options`: for a passkey, where one may answer."""
         status, sentence = SENTENCES[refusal] if refusal else (200, None)
         asks = asking(self._clients, interaction)
         response = render(
@@ -96,6 +112,8 @@ class SignInForms:
             status,
             forms=asks.forms if asks else ("'self'",),
             images=asks.images if asks else (),
+            has_assets=options is not None,
+            options=json.dumps(options) if options else None,
             asks=asks,
             interaction=interaction,
             code=refusal,
@@ -130,9 +148,19 @@ class SignInForms:
         known = self._steps.read(fields["step"], browser, _id(interaction), signed_in)
         if known is None:
             return self.first_step(browser, interaction, "", "sign_in_expired")
-        proof = self._factors.complete(known, fields.get("otp"))
+        if "credential" in fields:
+            proof = self._passkeys.prove(_read(fields["credential"]), _place(browser, interaction), known)
+        else:
+            proof = self._factors.complete(known, fields.get("otp"))
         if not isinstance(proof, Proof):
             return self.second_step(browser, interaction, known.user, step=fields["step"], refusal=proof)
+        return self._enter(proof, browser, interaction)
+
+    def by_passkey(self, fields: dict[str, str], browser: str, interaction: Interaction | None) -> Response:
+        """Without a name and a password."""
+        proof = self._passkeys.prove(_read(fields["credential"]), _place(browser, interaction))
+        if not isinstance(proof, Proof):
+            return self.first_step(browser, interaction, "", proof)
         return self._enter(proof, browser, interaction)
 
     def _enter(self, proof: Proof, browser: str, interaction: Interaction | None) -> Response:
@@ -145,6 +173,18 @@ class SignInForms:
         self._cookies.keep_device(response, self._known_devices.remember(proof.user, self._cookies.device())[0])
         self._cookies.keep_browser_state(response, browser_state(signed_in.session_id))
         return response
+
+
+def _read(credential: str) -> object:
+    """None for what is no JSON: it is no answer either."""
+    try:
+        return json_object(credential.encode())
+    except ValueError:
+        return None
+
+
+def _place(browser: str, interaction: Interaction | None) -> str:
+    return f"browser {browser} {_id(interaction)}"
 
 
 def _id(interaction: Interaction | None) -> str | None:

@@ -1,5 +1,8 @@
 from marshmallow import Schema, fields, validate
 
+from tokenserver.identity.schemas import LINE
+from tokenserver.web.fields import text
+
 OTP = validate.Length(1, 64)
 
 
@@ -41,6 +44,31 @@ class PasskeySchema(Schema):
     )
     created_at = fields.AwareDateTime(format="iso")
     last_used_at = fields.AwareDateTime(format="iso", attribute="used_at", allow_none=True)
+
+
+NAME = {"required": True, "metadata": {"example": "My phone"}}
+
+
+class PasskeyNameSchema(Schema):
+    name = text(64, LINE, "No control characters.", **NAME)
+
+
+class RegistrationSchema(Schema):
+    name = text(64, LINE, "No control characters.", **NAME)
+    credential = fields.Dict(
+        required=True,
+        metadata={"description": "What navigator.credentials.create gave, as RegistrationResponseJSON (WebAuthn)."},
+    )
+
+
+class CreationOptionsSchema(Schema):
+    """For navigator.credentials.create, on a page of this server's own origin; good for five minutes, once."""
+
+    options = fields.Dict(metadata={"description": "PublicKeyCredentialCreationOptionsJSON (WebAuthn)."})
+
+
+class AddedPasskeySchema(PasskeySchema):
+    recovery_codes = fields.List(fields.String())
 
 
 class SecondFactorsSchema(Schema):
