@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from tests.cli.conftest import ADMIN_PASSWORD, Deployment, Done, Server, wait_until
+from tests.totp import App, decoded
 
+PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 30}
 NEW_PASSWORD = "another horse 8 battery"
 
 
@@ -213,7 +215,13 @@ def test_a_rotated_key_signs_within_seconds_and_no_token_fails(cli: Deployment, 
 
 
 def test_after_an_emergency_nothing_issued_before_is_accepted(cli: Deployment, server: Server):
-    tokens = signed_in(cli, server, "judy")
+    judy = created(cli, "judy")
+    tokens = server.login("judy", judy["password"])
+    header = {"Authorization": f"Bearer {tokens['access_token']}"}
+    factors = f"{server.url}/users/me/second-factors/totp"
+    authenticator = App(decoded(httpx.post(factors, json={}, headers=header, **PLAIN).json()["secret"]))
+    sent = {"otp": authenticator.code()}
+    assert httpx.post(f"{factors}/confirm", json=sent, headers=header, **PLAIN).status_code == 200
     before = {each["kid"] for each in cli.run("keys", "list", "--secrets", "--json").data}
     done = cli.run("keys", "rotate", "--emergency")
     assert done.out.endswith("every token issued so far is refused; everybody signs in again\n")
@@ -231,6 +239,9 @@ def test_after_an_emergency_nothing_issued_before_is_accepted(cli: Deployment, s
     assert ends[-1] == (None, 1)
     assert ("emergency", 0) in ends[:-1]
     assert all(not live for _, live in ends[:-1])
+    # What was sealed under a secret that is gone was sealed anew.
+    sent = {"login": "judy", "password": judy["password"], "otp": authenticator.code()}
+    assert httpx.post(f"{server.url}/auth/login", json=sent, **PLAIN).status_code == 200
 
 
 # the rest
