@@ -477,6 +477,7 @@ class Sentinel(Topology):
             with contextlib.suppress(redis.ResponseError):  # Redis 6.2 waits for its two seconds
                 server.client().execute_command("SENTINEL DEBUG", "publish-period", 100, "info-period", 500)
         self.wait_whole()
+        time.sleep(PAUSE_SECONDS)  # as for one Redis
 
     def wait_whole(self) -> None:
         """Until the replica follows and each Sentinel could do a failover now."""
