@@ -10,7 +10,10 @@ OAUTH_MEMBERS = {"error", "error_description", "request_id"}
 # RFC 6749 section 5.2: the characters of error_description.
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 # What people open in a browser: errors are pages, with the code and the request id.
-PAGES = ("/login", "/consent", "/device", "/account", "/oauth/authorize", "/oauth/logout")
+PAGES = (
+    *("/login", "/consent", "/device", "/account", "/forgot-password", "/reset-password", "/verify-email"),
+    *("/oauth/authorize", "/oauth/logout"),
+)
 CODE = re.compile(r'id="error-code">([a-z_]+)<')
 INSIDE = re.compile(
     r"Traceback|File \"|\.py\b|site-packages|/tokenserver/|\.sqlite|\.sock\b|SELECT |INSERT |UPDATE |psycopg|"

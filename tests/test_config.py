@@ -51,6 +51,20 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "FETCH_PRIVATE": ("", {"127.0.0.0/8, ::1": "127.0.0.0/8,::1/128"}),
     "FETCH_CA_FILE": ("", {__file__: __file__}),
     "REGISTRATION": ("open", {"open": "open", "closed": "closed"}),
+    "SMTP_URL": (
+        "",
+        {
+            url: url
+            for url in (
+                "smtp://mail.example",
+                "smtp://u:p%40ss@mail.example:587?starttls",
+                "smtp://10.0.0.7:25?starttls=off",
+                "smtps://u:p@[::1]:465",
+            )
+        },
+    ),
+    "SMTP_CA_FILE": ("", {__file__: __file__}),
+    "MAIL_SENDER": ("no-reply@localhost", {"id@example.org": "id@example.org"}),
     "BREACHED_PASSWORDS_URL": ("", {"https://a.example/range": "https://a.example/range"}),
     "BREACHED_PASSWORDS_AWAY": ("accept", {"accept": "accept", "refuse": "refuse"}),
     "RATE_LIMITS": (True, dict.fromkeys(("off", "0", "no", "false", "OFF"), False) | {"on": True, "1": True}),
@@ -134,6 +148,18 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "FETCH_PRIVATE": ("localhost", "10.0.0.1/8", "10.0.0.0/33", ","),
     "FETCH_CA_FILE": ("/nowhere/ca.pem", "/"),
     "REGISTRATION": ("yes", "Open", "invite"),
+    "SMTP_URL": (
+        *(
+            "mail.example",
+            "http://mail.example",
+            "smtp://",
+            "smtp://mail.example/path",
+            "smtp://mail.example:99999",
+        ),
+        *("smtp://mail.example?starttls=no", "smtps://mail.example?starttls=off", "smtp://u@mail.example"),
+    ),
+    "SMTP_CA_FILE": ("/nowhere/ca.pem", "/"),
+    "MAIL_SENDER": ("nobody", "a@b@c", "a b@c"),
     "BREACHED_PASSWORDS_URL": ("a.example/range", "ftp://a/", "https://u@a/", "https://a/?b", "https://a:99999/"),
     "BREACHED_PASSWORDS_AWAY": ("on", "Accept"),
     "RATE_LIMITS": ("maybe", "2"),
@@ -312,6 +338,7 @@ class TestProduction:
             ("REDIS_URL", ""),
             ("REDIS_URL", REDIS),
             ("REDIS_URL", "redis+sentinel://a:1,b:2/main/0"),
+            ("SMTP_URL", "smtp://mail.example:25?starttls=off"),
             ("RATE_LIMITS", "off"),
         ],
     )

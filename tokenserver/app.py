@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tokenserver.access import routes as access_routes
 from tokenserver.admin import routes as admin_routes
+from tokenserver.auth import recovery_routes
 from tokenserver.auth import routes as auth_routes
 from tokenserver.background import Background, end_with_parent
 from tokenserver.clients import routes as client_routes
@@ -24,7 +25,17 @@ from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
 from tokenserver.oauth.endpoints.request import Server
-from tokenserver.pages import account, assets, consent, device, login, rendering
+from tokenserver.pages import (
+    account,
+    assets,
+    consent,
+    device,
+    forgot_password,
+    login,
+    rendering,
+    reset_password,
+    verify_email,
+)
 from tokenserver.pages import error as error_page
 from tokenserver.pages.forms import Forms
 from tokenserver.pages.second_step import SecondSteps
@@ -41,7 +52,17 @@ from tokenserver.web import docs_page, health, openapi, problems, rate_limit, re
 
 MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
-PAGES = ("/login", "/consent", "/device", "/account", "/oauth/authorize", "/oauth/logout")
+PAGES = (
+    "/login",
+    "/consent",
+    "/device",
+    "/account",
+    "/forgot-password",
+    "/reset-password",
+    "/verify-email",
+    "/oauth/authorize",
+    "/oauth/logout",
+)
 # What needs neither a clock nor a store.
 PUBLISHED = ("/healthz", "/readyz", "/.well-known/", "/docs", "/openapi.json", "/pages/")
 # Who renders the errors below a path; problem details everywhere else.
@@ -81,8 +102,10 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
             sessions=rooms.sessions,
             pipeline=rooms.pipeline,
             limits=rooms.limits,
+            notices=rooms.notices,
         )
     )
+    app.register_blueprint(recovery_routes.blueprint(rooms.recovery))
     app.register_blueprint(
         user_routes.blueprint(
             feed=rooms.feed, people=rooms.people, rights=rooms.rights, sessions=rooms.sessions, pages=rooms.pages
@@ -181,6 +204,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
                 passkeys=rooms.passkeys,
                 steps=SecondSteps(rooms.database, lambda: rooms.keys.secrets("second step")),
                 browser_sessions=rooms.browser_sessions,
+                sends_mail=settings.sends_mail,
             ),
             browser_sessions=rooms.browser_sessions,
             interactions=rooms.interactions,
@@ -223,6 +247,9 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
             ),
         )
     )
+    app.register_blueprint(forgot_password.blueprint(forms=forms, recovery=rooms.recovery))
+    app.register_blueprint(reset_password.blueprint(cookies=rooms.cookies, forms=forms, recovery=rooms.recovery))
+    app.register_blueprint(verify_email.blueprint(cookies=rooms.cookies, forms=forms, recovery=rooms.recovery))
     app.register_blueprint(assets.blueprint())
     app.register_blueprint(health.blueprint(_readiness(rooms), is_draining))
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))

@@ -23,6 +23,7 @@ logger = logging.getLogger("tokenserver.background")
 
 DRAIN_SECONDS: Final = 0.1
 LOGOUT_SECONDS: Final = 0.2
+MAIL_SECONDS: Final = 0.5
 FOLLOW_SECONDS: Final = 1.0
 RECONCILE_SECONDS: Final = 1.0
 KEYS_SECONDS: Final = 2.0
@@ -43,6 +44,7 @@ class Background:
         chores: tuple[tuple[Callable[[], object], float], ...] = (
             (self._drain, DRAIN_SECONDS),
             (self._tell_of_logouts, LOGOUT_SECONDS),
+            (self._send_mail, MAIL_SECONDS),
             (self._follow, FOLLOW_SECONDS),
             (self._reconcile, RECONCILE_SECONDS),
             (self._keys, KEYS_SECONDS),
@@ -89,6 +91,10 @@ class Background:
         if self._rooms.checkpoints.leading:
             self._rooms.backchannel_logout.deliver()
 
+    def _send_mail(self) -> None:
+        if self._rooms.checkpoints.leading:
+            self._rooms.mail.deliver()
+
     def _follow(self) -> None:
         """In every process, whoever leads: what it knows is what it answers by."""
         self._rooms.feed.follow()
@@ -122,6 +128,8 @@ class Background:
                 rooms.initial_access_tokens,
                 rooms.known_devices,
                 rooms.challenges,
+                rooms.recovery,
+                rooms.mail,
             )
             while any(each.purge() for each in stores):
                 if self._stopped.wait(0.05):

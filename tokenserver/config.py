@@ -161,6 +161,18 @@ def _redis_url(value: str) -> str:
     return _with_usable_port(value)
 
 
+def _smtp_url(value: str) -> str:
+    value = _word(value)
+    parts = urlsplit(value)
+    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/") or parts.fragment:
+        raise ValueError("must be smtp://[user:password@]host[:port] or smtps://...")
+    if parts.query not in ({"", "starttls", "starttls=off"} if parts.scheme == "smtp" else {""}):
+        raise ValueError("takes no other option than ?starttls=off after smtp://")
+    if bool(parts.username) != bool(parts.password):
+        raise ValueError("needs both a user and a password, or neither")
+    return _with_usable_port(value)
+
+
 def _with_usable_port(url: str) -> str:
     parts = urlsplit(url)
     if "," not in parts.netloc:  # else a list of hosts
@@ -316,6 +328,21 @@ class Settings:
         shown="none",
     )
     registration: str = _option("open", _one_of("open", "closed"), "Who may call `POST /auth/register`.")
+    smtp_url: str = _option(
+        "",
+        _smtp_url,
+        "The server that takes mail: `smtp://user:password@host:587`, with STARTTLS or not at all, or "
+        "`smtps://user:password@host:465`. `smtp://host:25?starttls=off` for one on a network of yours.",
+        shown="none; in development mail goes into the folder `mail` of the data folder",
+        secret=True,
+    )
+    smtp_ca_file: str = _option(
+        "",
+        _file,
+        "PEM file of certificate authorities that the mail server may be known by, beside the system's.",
+        shown="none",
+    )
+    mail_sender: str = _option("", _email, "Address that mail is from.", shown="`no-reply@` and the issuer's host")
     breached_passwords_url: str = _option(
         "",
         _web_url,
@@ -383,12 +410,12 @@ class Settings:
         "development",
         _one_of("development", "production"),
         "`production` refuses an http issuer on a host that isn't loopback, embedded stores, and connections to "
-        "SQL or Redis without TLS, and rate limits off.",
+        "SQL, Redis or a mail server without TLS, and rate limits off.",
     )
     allow_plaintext: bool = _option(
         False,
         _flag,
-        "Lets `production` talk to SQL and Redis without TLS, where the network itself is private.",
+        "Lets `production` talk to SQL, Redis and a mail server without TLS, where the network itself is private.",
         shown="`off`",
     )
     drain_delay: int = _option(
@@ -405,6 +432,8 @@ class Settings:
         if not self.issuer:
             host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - read, not bound
             set_default(self, "issuer", f"http://{f'[{host}]' if ':' in host else host}:{self.port}")
+        if not self.mail_sender:
+            set_default(self, "mail_sender", f"no-reply@{_mail_domain(urlsplit(self.issuer).hostname or '')}")
         if not self.audience:
             set_default(self, "audience", self.issuer)
         if self.drain_delay < 0:
@@ -421,6 +450,11 @@ class Settings:
     @property
     def embedded_redis(self) -> bool:
         return not self.redis_url
+
+    @property
+    def sends_mail(self) -> bool:
+        """In development, into a folder."""
+        return bool(self.smtp_url) or self.env == "development"
 
     @property
     def redis_socket(self) -> Path:
@@ -461,6 +495,8 @@ class Settings:
             faults.append("TOKENSERVER_REDIS_URL must name a Redis server in production")
         elif not self.allow_plaintext and not _redis_has_tls(self.redis_url):
             faults.append("TOKENSERVER_REDIS_URL needs rediss:// in production (or TOKENSERVER_ALLOW_PLAINTEXT=1)")
+        if self.smtp_url and not self.allow_plaintext and not self.smtp_has_tls:
+            faults.append("TOKENSERVER_SMTP_URL needs TLS in production (or TOKENSERVER_ALLOW_PLAINTEXT=1)")
         if not self.rate_limits:
             faults.append("TOKENSERVER_RATE_LIMITS must stay on in production")
         return faults
@@ -469,6 +505,12 @@ class Settings:
     def database_has_tls(self) -> bool:
         """Or never leaves the machine."""
         return self.embedded_database or self.database_url.startswith("sqlite") or _sql_has_tls(self.database_url)
+
+    @property
+    def smtp_has_tls(self) -> bool:
+        """Or never leaves the machine."""
+        parts = urlsplit(self.smtp_url)
+        return parts.query != "starttls=off" or is_loopback(parts.hostname or "")
 
     @property
     def redis_has_tls(self) -> bool:
@@ -530,6 +572,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _mail_domain(host: str) -> str:
+    """RFC 5321 section 4.1.3: an address in brackets is no name, but can be mailed from."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return "localhost" if address.is_loopback else f"[{'IPv6:' * (address.version == 6)}{address}]"
 
 
 def _sql_has_tls(url: str) -> bool:

@@ -20,15 +20,20 @@ from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
 from tokenserver.identity.breached_passwords import BreachedPasswords
 from tokenserver.identity.known_devices import KnownDevices
+from tokenserver.identity.letters import Letters
 from tokenserver.identity.login import Login
+from tokenserver.identity.notices import Notices
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
+from tokenserver.identity.recovery import Recovery
 from tokenserver.identity.second_factors.authenticator_app import SEALING, AuthenticatorApps
 from tokenserver.identity.second_factors.challenges import Challenges
 from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.identity.second_factors.passkeys import Passkeys
 from tokenserver.identity.second_factors.relying_party import RelyingParty
 from tokenserver.identity.throttle import Throttle
+from tokenserver.mail.delivery import Delivery
+from tokenserver.mail.postbox import Postbox
 from tokenserver.oauth import scope
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
@@ -75,6 +80,9 @@ class Rooms:
     feed: Feed
     people: People
     passwords: Passwords
+    notices: Notices
+    recovery: Recovery
+    mail: Delivery
     rights: Rights
     clients: Clients
     initial_access_tokens: InitialAccessTokens
@@ -125,7 +133,9 @@ class Rooms:
             queue=settings.threads // 2,
             is_breached=BreachedPasswords(settings, slots=settings.threads // 2).knows,
         )
-        people = People(feed, passwords)
+        postbox = Postbox(settings)
+        notices = Notices(postbox)
+        people = People(feed, passwords, notices)
         sealer = Sealer(
             database,
             lambda claims: sign_jwt(keys.signer(settings.signing_alg), checkpoint.TYP, claims),
@@ -133,7 +143,7 @@ class Rooms:
             settings.issuer,
         )
         trail = Trail(feed, keep_allowed=settings.audit_access == "all")
-        known_devices = KnownDevices(database)
+        known_devices = KnownDevices(database, notices)
         login = Login(feed, people, passwords, Throttle(limits, settings), known_devices, trail)
         apps = AuthenticatorApps(database, lambda: keys.secrets(SEALING))
         second_factors = SecondFactors(database, apps, limits, trail)
@@ -204,6 +214,17 @@ class Rooms:
             feed=feed,
             people=people,
             passwords=passwords,
+            notices=notices,
+            recovery=Recovery(
+                feed=feed,
+                people=people,
+                passwords=passwords,
+                sessions=sessions,
+                postbox=postbox,
+                limits=limits,
+                login=login,
+            ),
+            mail=Delivery(settings, database, limits, Letters(settings).write),
             rights=rights,
             clients=clients,
             initial_access_tokens=InitialAccessTokens(database),

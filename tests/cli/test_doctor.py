@@ -13,9 +13,13 @@ import pytest
 
 from tests.cli.conftest import Deployment
 from tests.redis_servers import Single
-from tokenserver.cli import doctor, store_checks
+from tests.smtp_server import SmtpServer, smtp
+from tokenserver.cli import checks, doctor, store_checks
 from tokenserver.cli.finding import Check
+from tokenserver.config import Settings
 from tokenserver.storage import clock, redis_rules, schema
+
+__all__ = ["smtp"]
 
 
 class Finding(NamedTuple):
@@ -53,7 +57,7 @@ def test_all_is_well_without_a_server(deployment: Deployment):
     assert findings["server"].detail == "is not running"
     subjects = {"configuration", "proxies", "data folder", "keys", "database", "schema", "initialised", "admin"}
     subjects |= {"redis version", "redis eviction", "redis permissions", "redis persistence", "redis epoch"}
-    subjects |= {"clock of redis", "server"}
+    subjects |= {"clock of redis", "mail", "server"}
     assert findings.keys() == subjects
 
 
@@ -130,6 +134,25 @@ def test_settings_that_do_not_fit_together(
 def test_settings_that_do(deployment: Deployment, variables: dict[str, str]):
     given = {key: value.format(**deployment.variables) for key, value in variables.items()}
     assert warned(deployment, **given) == {}
+
+
+def test_mail_server(deployment: Deployment, smtp: Callable[..., SmtpServer]):
+    server = smtp(password="right")
+    url = f"smtp://mailer:{{}}@127.0.0.1:{server.port}?starttls=off"
+    assert "takes mail from no-reply@" in examine(deployment, SMTP_URL=url.format("right"))["mail"].detail
+    found = faulty(deployment, SMTP_URL=url.format("wrong-one"))
+    assert found["mail"].detail == "the mail server doesn't take the user and password"
+    assert "wrong-one" not in str(found)
+    found = faulty(deployment, SMTP_URL=url.format("right").partition("?")[0])
+    assert "offers no STARTTLS" in found["mail"].detail
+    assert server.received == []
+
+
+def test_no_mail_in_production():
+    [finding] = checks.mail(Settings(env="production", issuer="https://id.example"))
+    assert (finding.status, finding.remedy) == ("warning", "set TOKENSERVER_SMTP_URL")
+    finding = next(checks.mail(Settings(smtp_url="smtp://mail.example:25?starttls=off")))
+    assert finding.detail.startswith("TOKENSERVER_SMTP_URL goes over the network without TLS")
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,25 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 
 from tests.answers import faults
 from tests.conftest import ADMIN_PASSWORD, PASSWORD, Apps, bearer
+from tokenserver.identity import links
+from tokenserver.identity.links import Purpose
+from tokenserver.identity.models import User
 from tokenserver.oauth.consent import Wanted
 from tokenserver.posts.models import Post
-from tokenserver.storage.sql import new_id, utc_now
+from tokenserver.storage.sql import Transaction, new_id, utc_now
 from tokenserver.web.request_context import path_template
 
 DOCUMENT = Path(__file__).parents[2] / "docs/permissions.md"
 PEOPLE = ("guest", "user", "owner", "moderator", "admin", "custom", "disabled", "demoted", "client")
 # What has no role: protocol endpoints, pages, documents.
-OPEN = re.compile(r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|account|pages)\b")
+OPEN = re.compile(
+    r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|account|pages|forgot-password|"
+    r"reset-password|verify-email)\b"
+)
 
 
 def matrix() -> dict[str, dict[str, int]]:
@@ -87,6 +94,16 @@ class World:
         self.rooms.consents.remember(UUID(self.ids["owner"]), client_id, wanted)
         return client_id
 
+    def link(self, purpose: Purpose) -> str:
+        """The token of a link that was mailed to somebody new."""
+        name = self.name()
+        self.api.register(name)
+
+        def mint(tx: Transaction) -> str:
+            return links.mint(tx, tx.scalars(select(User).where(User.username == name)).one(), purpose)
+
+        return str(self.rooms.database.write(mint))
+
     def session(self) -> str:
         """Another one of the owner's."""
         token = self.api.login("owner")["access_token"]
@@ -108,6 +125,16 @@ class World:
                 "/auth/refresh",
                 {"refresh_token": self.tokens[who].get("refresh_token", "rt_none")},
             ),
+            "POST /auth/password/forgot": lambda: ("/auth/password/forgot", {"email": f"{name}@example.org"}),
+            "POST /auth/password/reset": lambda: (
+                "/auth/password/reset",
+                {"token": self.link(Purpose.PASSWORD), "password": PASSWORD},
+            ),
+            "POST /auth/verify-email/request": lambda: (
+                "/auth/verify-email/request",
+                {"email": f"{name}@example.org"},
+            ),
+            "POST /auth/verify-email": lambda: ("/auth/verify-email", {"token": self.link(Purpose.EMAIL)}),
             "PUT /users/me": lambda: ("/users/me", {"name": "Another Name"}),
             "DELETE /users/me/consents/{client_id}": lambda: (f"/users/me/consents/{self.consent()}", None),
             "DELETE /users/me/sessions/{session_id}": lambda: (f"/users/me/sessions/{self.session()}", None),

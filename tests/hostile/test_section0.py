@@ -18,6 +18,7 @@ from tests.hostile import requests
 from tests.hostile.every_endpoint import NOBODY
 from tests.hostile.factor_requests import FACTOR_REQUESTS
 from tests.hostile.fetch_requests import FETCHES
+from tests.hostile.mail_requests import MAIL_REQUESTS
 from tests.hostile.oidc_requests import CALLBACK, OIDC_REQUESTS
 from tests.hostile.requests import FORMS, JSON_REQUESTS, METHODS, Hostile, headers_for
 from tests.hostile.rest_requests import LISTS, REST_REQUESTS
@@ -33,7 +34,7 @@ from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
 
-REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS | FETCHES
+REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS | MAIL_REQUESTS | FETCHES
 Fill = Callable[[str], str]
 Words = Mapping[str, str]
 

@@ -1,5 +1,6 @@
-"""Listeners for what is looked up."""
+"""Listeners for what is looked up, and a mail server."""
 
 from tests.listeners import listen
+from tests.smtp_server import smtp
 
-__all__ = ["listen"]
+__all__ = ["listen", "smtp"]

@@ -36,7 +36,10 @@ from tokenserver.web.pagination import PageQuerySchema
 from tokenserver.web.wire import gives, queries, refuses, takes
 
 # Blueprints for people.
-PAGES = {"docs", "login", "consent", "device", "account", "assets"}
+PAGES = {
+    *("docs", "login", "consent", "device", "account", "assets"),
+    *("forgot_password", "reset_password", "verify_email"),
+}
 # They travel in a redirect to the client alone.
 REDIRECTED = {
     *("login_required", "consent_required", "unmet_authentication_requirements", "unsupported_response_type"),

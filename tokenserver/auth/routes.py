@@ -8,6 +8,7 @@ from tokenserver.auth.schemas import LoginSchema, RefreshSchema, TokenSchema
 from tokenserver.config import Settings
 from tokenserver.errors import Forbidden, Unauthenticated
 from tokenserver.identity.login import Refusal
+from tokenserver.identity.notices import Notices
 from tokenserver.identity.people import People, Person
 from tokenserver.identity.routes import user_body
 from tokenserver.identity.schemas import RegistrationSchema, UserSchema
@@ -38,6 +39,7 @@ def blueprint(
     sessions: Sessions,
     pipeline: Pipeline,
     limits: RateLimits,
+    notices: Notices,
 ) -> Blueprint:
     routes = Blueprint("auth", __name__, url_prefix="/auth")
     registrations = Limit.of("register", settings.limit_register)
@@ -49,7 +51,7 @@ def blueprint(
         (403, "registration_closed"), (409, "username_taken"), (409, "email_taken"), (429, "too_many_requests")
     )
     def register(body: dict[str, Any]) -> dict[str, Any]:
-        """Register, with the role `user`."""
+        """Register, with the role `user`. A link to confirm the e-mail address is mailed."""
         if settings.registration != "open":
             raise Forbidden("Registration is closed.", code="registration_closed")
         feed.sync()
@@ -58,6 +60,7 @@ def blueprint(
 
         def add(tx: Transaction, change: Change) -> Held:
             people.add(tx, user)
+            notices.ask_to_verify(tx, user)
             rights.assign(tx, change, user.id, USER, granted_by="registration")
             tx.flush()
             return rights.read(tx, user.id)

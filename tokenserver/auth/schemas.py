@@ -16,6 +16,20 @@ class RefreshSchema(Schema):
     refresh_token = fields.String(required=True, validate=validate.Length(max=1024))
 
 
+class EmailSchema(Schema):
+    email = fields.String(required=True, validate=validate.Length(max=254))
+
+
+class LinkSchema(Schema):
+    """`token`: what stands in the link."""
+
+    token = fields.String(required=True, validate=validate.Length(max=1024))
+
+
+class NewPasswordSchema(LinkSchema):
+    password = fields.String(required=True, validate=validate.Length(max=1024))
+
+
 class TokenSchema(Schema):
     """RFC 6749 section 5.1."""
 

@@ -42,6 +42,9 @@ def checks_of(settings: Settings) -> Iterator[Check]:
     yield Check("database", lambda: store_checks.database(settings), see_sql)
     # An embedded Redis may have to be started for this, and to load its data.
     yield Check("redis", lambda: store_checks.redis(settings), see_redis, 60 if settings.embedded_redis else 15)
+    yield Check(
+        "mail", lambda: mail(settings), "see that the mail server is up and TOKENSERVER_SMTP_URL is right", 40
+    )
     yield Check("server", lambda: server(settings), "stop what listens there, or set TOKENSERVER_PORT")
 
 
@@ -149,6 +152,35 @@ def keys(settings: Settings) -> Iterator[Finding]:
         yield Finding("key age", "warning", what, todo)
     ring.signer(settings.signing_alg)
     yield Finding("keys", "ok", f"{len(ring.entries())} in {settings.keys_dir}, one signs {settings.signing_alg}")
+
+
+def mail(settings: Settings) -> Iterator[Finding]:
+    from tokenserver.mail.transport import NotSent, Smtp
+
+    if not settings.smtp_url:
+        if settings.sends_mail:
+            yield Finding("mail", "ok", f"goes into {settings.data_dir / 'mail'}, as is good for development alone")
+        else:
+            detail = "none can be sent: no forgotten password, no confirmed address, no notice of a new device"
+            yield Finding("mail", "warning", detail, "set TOKENSERVER_SMTP_URL")
+        return
+    if not settings.smtp_has_tls:
+        detail = "TOKENSERVER_SMTP_URL goes over the network without TLS, links to set passwords too"
+        yield Finding("mail", "warning", detail, "leave out ?starttls=off, unless the network itself is private")
+    try:
+        Smtp(settings).check()
+    except NotSent as failure:
+        yield Finding("mail", "fault", MAIL_FAULTS.get(failure.reason, failure.reason), "see TOKENSERVER_SMTP_URL")
+    else:
+        yield Finding("mail", "ok", f"the server takes mail from {settings.mail_sender}")
+
+
+MAIL_FAULTS: Final = {
+    "smtp_unreachable": "the mail server doesn't answer",
+    "smtp_tls": "the certificate of the mail server isn't good: see TOKENSERVER_SMTP_CA_FILE",
+    "smtp_authentication": "the mail server doesn't take the user and password",
+    "smtp_not_supported": "the mail server offers no STARTTLS, or no way to sign in",
+}
 
 
 # The server itself

@@ -8,11 +8,13 @@ from uuid import UUID
 from sqlalchemy import and_, delete, or_, select
 
 from tokenserver.identity.models import KnownDevice, User
+from tokenserver.identity.notices import Notices
 from tokenserver.storage.sql import Database, Transaction, utc_now
 from tokenserver.tokens.models import Session
 from tokenserver.tokens.sessions import EndReason
 from tokenserver.web.cookies import DEVICE_LIFETIME, new_cookie
 from tokenserver.web.rate_limit import network_of
+from tokenserver.web.request_context import current
 
 LIFETIME: Final = timedelta(seconds=DEVICE_LIFETIME)
 # So often it is written down that a device is used.
@@ -28,8 +30,9 @@ class KnownDevices:
     with the account and its password hash: a device is known for one account, and none is after a new password.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, notices: Notices) -> None:
         self._database = database
+        self._notices = notices
 
     def subject(self, user: User | None, device: str | None) -> str | None:
         """What its failures are counted by, if this is a device of this user. The same work for nobody's."""
@@ -41,7 +44,8 @@ class KnownDevices:
 
     def remember(self, user: User, device: str | None) -> tuple[str, bool]:
         """After a sign-in: the value of the cookie, and whether the device is a new one. A new one gets a new
-        secret, whatever it came with, which somebody else might know."""
+        secret, whatever it came with, which somebody else might know; the user is told, unless it is the first
+        sign-in of all."""
 
         def remember(tx: Transaction) -> tuple[str, bool]:
             now = utc_now()
@@ -55,22 +59,26 @@ class KnownDevices:
             old = tx.scalars(newest.order_by(KnownDevice.used_at.desc()).offset(MAX_DEVICES - 1)).all()
             tx.execute(delete(KnownDevice).where(KnownDevice.digest.in_(old)))
             tx.add(KnownDevice(digest=_digest(user, fresh), user_id=user.id, created_at=now, used_at=now))
+            if _has_sessions(tx, user, more_than=1):  # one began just now
+                self._tell(tx, user)
             return fresh, True
 
         return self._database.write(remember)
 
+    def meet_network(self, tx: Transaction, user: User) -> None:
+        """Before a session without a browser begins: the user is told if its network is new, unless it
+        is the first sign-in of all."""
+        is_known = network_of(current().address) in _networks(tx, user)
+        if not is_known and _has_sessions(tx, user, more_than=0):
+            self._tell(tx, user)
+
+    def _tell(self, tx: Transaction, user: User) -> None:
+        context = current()
+        self._notices.new_device(tx, user, context.address, context.user_agent)
+
     def has_signed_in_from(self, user: User | None, network: str) -> bool:
         """Within the last 30 days, in a session that lasts or that the user ended. The same work for nobody."""
-        now = utc_now()
-        good = or_(
-            and_(Session.ended_at.is_(None), Session.expires_at > now), Session.end_reason == EndReason.LOGOUT.value
-        )
-        query = select(Session.address).where(
-            Session.user_id == (user.id if user else NOBODY), Session.created_at > now - LATELY, good
-        )
-        newest = query.order_by(Session.created_at.desc()).limit(MAX_ADDRESSES)
-        addresses = self._database.read(lambda tx: tx.scalars(newest).all())
-        return network in {network_of(address) for address in addresses}
+        return network in self._database.read(lambda tx: _networks(tx, user))
 
     def purge(self, limit: int = 500) -> int:
         """Forget devices that nobody came back with, at most `limit`; how many."""
@@ -82,6 +90,24 @@ class KnownDevices:
             return len(digests)
 
         return self._database.write(old)
+
+
+def _networks(tx: Transaction, user: User | None) -> set[str]:
+    """That the user signed in from within the last 30 days, in a session that lasts or that they ended."""
+    now = utc_now()
+    good = or_(
+        and_(Session.ended_at.is_(None), Session.expires_at > now), Session.end_reason == EndReason.LOGOUT.value
+    )
+    query = select(Session.address).where(
+        Session.user_id == (user.id if user else NOBODY), Session.created_at > now - LATELY, good
+    )
+    newest = query.order_by(Session.created_at.desc()).limit(MAX_ADDRESSES)
+    return {network_of(address) for address in tx.scalars(newest)}
+
+
+def _has_sessions(tx: Transaction, user: User, *, more_than: int) -> bool:
+    found = select(Session.id).where(Session.user_id == user.id).limit(more_than + 1)
+    return len(tx.scalars(found).all()) > more_than
 
 
 def _digest(user: User | None, device: str) -> bytes:

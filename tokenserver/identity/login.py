@@ -105,6 +105,10 @@ class Login:
             return replace(outcome, user=self._rehash(outcome.user, password))
         return outcome
 
+    def meet(self, tx: Transaction, user: User) -> None:
+        """In the transaction that begins a session without a browser, before it does: see `KnownDevices`."""
+        self._known_devices.meet_network(tx, user)
+
     def forgive(self, user: User) -> None:
         """Failures of this account don't count any more: its owner proved in another way who they are."""
         self._throttle.forgive(user.username_key, user.email_key)

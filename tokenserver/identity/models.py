@@ -39,3 +39,20 @@ class KnownDevice(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime]
     used_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class AccountLink(Base):
+    """A link that was mailed to a user: works once, for one purpose, and a new one takes its place.
+
+    `digest`: SHA-256 of its token, which is stored nowhere. `state`: digest of what it depends on; once that has
+    changed it is worth nothing (`identity.links`).
+    """
+
+    __tablename__ = "account_links"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(20), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    state: Mapped[bytes] = mapped_column(LargeBinary(32))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)

@@ -16,6 +16,7 @@ from tokenserver.errors import Conflict, FieldError, Invalid, NotFound
 from tokenserver.identity import claim_values
 from tokenserver.identity.models import User
 from tokenserver.identity.names import displayed, folded, is_email, is_username
+from tokenserver.identity.notices import Notices
 from tokenserver.identity.passwords import Passwords
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
@@ -62,9 +63,10 @@ class Person:
 
 
 class People:
-    def __init__(self, feed: Feed, passwords: Passwords) -> None:
+    def __init__(self, feed: Feed, passwords: Passwords, notices: Notices) -> None:
         self._feed = feed
         self._passwords = passwords
+        self._notices = notices
         self._people: Cache[UUID, Person] = Cache(CACHED_USERS)
         feed.subscribe(self._apply, lambda _entries: self._people.clear())
 
@@ -179,8 +181,10 @@ class People:
 
     def update(self, tx: Transaction, change: Change, user_id: UUID, changes: Mapping[str, Any]) -> User:
         """`changes`: any of name, username, email, password_hash and `claim_values.KEPT`, checked; None where that
-        is to be forgotten. An address or number that is new is not verified. Raises Conflict, NotFound."""
+        is to be forgotten. An address or number that is new is not verified. The user is told by mail of a new
+        address or password. Raises Conflict, NotFound."""
         user = self.get(tx, user_id, for_update=True)
+        old_email = user.email
         if changes.get("username"):
             user.username = user.username_key = folded(str(changes["username"]))
         if changes.get("email"):
@@ -198,6 +202,9 @@ class People:
         if changes.get("password_hash"):
             user.password_hash = str(changes["password_hash"])
             record(tx, Event.USER_PASSWORD_CHANGED, target=user_id)
+            self._notices.password_changed(tx, user)
+        if user.email != old_email:
+            self._notices.email_changed(tx, user, old_email)
         if changes.keys() - {"password_hash"}:
             record(tx, Event.USER_UPDATED, target=user_id, fields=sorted(changes.keys() - {"password_hash"}))
         user.updated_at = utc_now()

@@ -39,7 +39,8 @@ SENTENCES: Final = {
 
 
 class SignInForms:
-    """`browser`: the cookie of the browser that sent the form. `interaction`: on whose behalf, or None."""
+    """`browser`: the cookie of the browser that sent the form. `interaction`: on whose behalf, or None.
+    `sends_mail`: whether a forgotten password can be replaced."""
 
     def __init__(
         self,
@@ -53,7 +54,9 @@ class SignInForms:
         passkeys: Passkeys,
         steps: SecondSteps,
         browser_sessions: BrowserSessions,
+        sends_mail: bool,
     ) -> None:
+        self._sends_mail = sends_mail
         self._cookies = cookies
         self._forms = forms
         self._clients = clients
@@ -70,7 +73,15 @@ class SignInForms:
         self, browser: str, interaction: Interaction | None, username: str, refusal: str | None = None
     ) -> Response:
         options = self._passkeys.request_options(_place(browser, interaction))
-        return self._page("login.html", browser, interaction, refusal, options=options, username=username)
+        return self._page(
+            "login.html",
+            browser,
+            interaction,
+            refusal,
+            options=options,
+            username=username,
+            sends_mail=self._sends_mail,
+        )
 
     def second_step(
         self,

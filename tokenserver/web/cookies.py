@@ -30,7 +30,7 @@ class Cookies:
 
     def __init__(self, issuer: str) -> None:
         self._secure = issuer.startswith("https:")
-        prefix = "__Host-" if self._secure else "tokenserver_"
+        self._prefix = prefix = "__Host-" if self._secure else "tokenserver_"
         self.session_name: Final = f"{prefix}session"
         self.device_name: Final = f"{prefix}device"
         self.browser_name: Final = f"{prefix}browser"
@@ -45,6 +45,17 @@ class Cookies:
 
     def device(self) -> str | None:
         return self._given(self.device_name)
+
+    def link(self, purpose: str) -> str | None:
+        """The token of a mailed link that this browser followed."""
+        return self._given(self._link_name(purpose))
+
+    def keep_link(self, response: Response, purpose: str, token: str, lifetime: int) -> None:
+        """`lifetime` in s; 0: no longer."""
+        self._set(response, self._link_name(purpose), token if VALUE.fullmatch(token) else "", max_age=lifetime)
+
+    def _link_name(self, purpose: str) -> str:
+        return f"{self._prefix}link_{purpose}"
 
     @staticmethod
     def _given(name: str) -> str | None:

@@ -49,6 +49,7 @@ def grant(request: TokenRequest, client: Client, rooms: Collaborators) -> dict[s
     def start(tx: Transaction) -> tuple[Session, tuple[Family, datetime] | None]:
         if not proof.holds(tx):
             raise InvalidGrant(reason=Refusal.INVALID_CREDENTIALS.value)
+        rooms.login.meet(tx, user)
         session = rooms.sessions.start(tx, sign_in)
         if not client.allows("refresh_token"):
             return session, None
