@@ -19,6 +19,7 @@ from tokenserver.identity.login import Proof, Refusal
 from tokenserver.identity.second_factors import challenges
 from tokenserver.identity.second_factors.models import Passkey, UsedChallenge
 from tokenserver.identity.second_factors.relying_party import RelyingParty
+from tokenserver.mail.models import QueuedMail
 from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import utc_now
 
@@ -258,3 +259,12 @@ def test_with_an_app_and_a_passkey_the_codes_go_with_the_last(api: Api, rooms: R
     assert granted(api.http.get(path, headers=bearer(strong)))["recovery_codes_left"] == len(codes)
     granted(api.http.delete(f"{PATH}/{added['id']}", headers=bearer(strong)), 204)
     assert granted(api.http.get(path, headers=bearer(strong)))["recovery_codes_left"] == 0
+    told = rooms.database.read(lambda tx: tx.scalars(select(QueuedMail).order_by(QueuedMail.created_at)).all())
+    factors = [(mail.kind, mail.data["factor"]) for mail in told if "factor" in mail.data]
+    assert factors == [
+        ("second_factor_added", "an authenticator app"),
+        ("second_factor_added", "a passkey"),
+        ("second_factor_removed", "an authenticator app"),
+        ("second_factor_removed", "a passkey"),
+    ]
+    assert {mail.recipient for mail in told} == {"ann@example.org"}

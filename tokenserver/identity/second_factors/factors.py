@@ -14,6 +14,7 @@ from tokenserver.audit.record import record
 from tokenserver.audit.trail import Trail
 from tokenserver.errors import Conflict, Forbidden, NotFound
 from tokenserver.identity.login import Proof, Refusal
+from tokenserver.identity.notices import Notices
 from tokenserver.identity.people import People
 from tokenserver.identity.second_factors import recovery_codes
 from tokenserver.identity.second_factors.authenticator_app import AuthenticatorApps
@@ -26,6 +27,8 @@ from tokenserver.web.request_context import current
 # right once in three years. Nobody is locked out for good by it: passkeys and recovery codes are not counted.
 # Not told: only after a right password there is something to tell.
 GUESSES: Final = Limit("second-factor", burst=10, interval_ms=300_000, is_shown=False)
+# In the words of a mail.
+APP: Final = "an authenticator app"
 CODE: Final = re.compile(r"[0-9]{6}")
 # RFC 8176 section 2. A recovery code is a one-time password too.
 WITH_OTP: Final = ("pwd", "otp", "mfa")
@@ -44,10 +47,13 @@ class Held:
 
 
 class SecondFactors:
-    def __init__(self, database: Database, apps: AuthenticatorApps, limits: RateLimits, trail: Trail) -> None:
+    def __init__(
+        self, database: Database, apps: AuthenticatorApps, limits: RateLimits, trail: Trail, notices: Notices
+    ) -> None:
         self._database = database
         self._limits = limits
         self._trail = trail
+        self._notices = notices
         self.apps = apps
 
     # Reading
@@ -98,11 +104,12 @@ class SecondFactors:
         self._limits.take(guess)
 
         def confirm(tx: Transaction) -> list[str]:
-            People.get(tx, user_id, for_update=True)  # one after another: who is first?
+            user = People.get(tx, user_id, for_update=True)  # one after another: who is first?
             is_first = not has_any(tx, user_id)
             if not self.apps.confirm(tx, user_id, code.replace(" ", "")):
                 raise Forbidden("The code is wrong.", code=Refusal.INVALID_OTP.value)
             record(tx, Event.SECOND_FACTOR_ADDED, target=user_id, kind="totp")
+            self._notices.second_factor_added(tx, user, APP)
             return recovery_codes.issue(tx, user_id) if is_first else []
 
         codes = self._database.write(confirm)
@@ -113,13 +120,14 @@ class SecondFactors:
         """Raises NotFound `totp_not_enrolled`."""
 
         def remove(tx: Transaction) -> None:
-            People.get(tx, user_id, for_update=True)
+            user = People.get(tx, user_id, for_update=True)
             row = tx.get(AuthenticatorApp, user_id)
             if row is None or row.confirmed_at is None:
                 raise NotFound("There is no authenticator app.", code="totp_not_enrolled")
             tx.delete(row)
             tx.flush()
             removed(tx, user_id, "totp")
+            self._notices.second_factor_removed(tx, user, APP)
 
         self._database.write(remove)
 
@@ -134,8 +142,7 @@ class SecondFactors:
 
         return self._database.write(renew)
 
-    @staticmethod
-    def reset(tx: Transaction, user_id: UUID) -> bool:
+    def reset(self, tx: Transaction, user_id: UUID) -> bool:
         """Take away all of them: their user lost them. Whether there were any."""
         held = read(tx, user_id)
         tx.execute(delete(AuthenticatorApp).where(AuthenticatorApp.user_id == user_id))
@@ -149,6 +156,7 @@ class SecondFactors:
                 totp=held.app_since is not None,
                 passkeys=len(held.passkeys),
             )
+            self._notices.second_factor_removed(tx, People.get(tx, user_id), "a second factor")
         return bool(held)
 
 

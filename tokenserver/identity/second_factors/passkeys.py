@@ -14,6 +14,7 @@ from tokenserver.audit.trail import Trail
 from tokenserver.errors import Conflict, Forbidden, NotFound
 from tokenserver.identity.login import Proof, Refusal
 from tokenserver.identity.models import User
+from tokenserver.identity.notices import Notices
 from tokenserver.identity.people import ACTIVE, People, Person
 from tokenserver.identity.second_factors import recovery_codes
 from tokenserver.identity.second_factors.challenges import Challenges
@@ -24,6 +25,7 @@ from tokenserver.storage.sql import Database, Transaction, new_id, utc_now
 from tokenserver.web.request_context import current
 
 logger = logging.getLogger("tokenserver")
+PASSKEY: Final = "a passkey"  # in the words of a mail
 MAX_PASSKEYS: Final = 20
 # RFC 8176 section 2: a key was proven, and somebody was there. Alone, the authenticator has verified who it was, by
 # a PIN or a finger, which makes two factors.
@@ -42,9 +44,12 @@ class Added:
 class Passkeys:
     """`place`, everywhere: the browser or session in which a challenge is issued and answered."""
 
-    def __init__(self, database: Database, party: RelyingParty, challenges: Challenges, trail: Trail) -> None:
+    def __init__(
+        self, database: Database, party: RelyingParty, challenges: Challenges, trail: Trail, notices: Notices
+    ) -> None:
         self._database = database
         self._trail = trail
+        self._notices = notices
         self._challenges = challenges
         self.party = party
 
@@ -82,7 +87,7 @@ class Passkeys:
         )
 
         def add(tx: Transaction) -> list[str]:
-            People.get(tx, user_id, for_update=True)  # one after another: who is first?
+            user = People.get(tx, user_id, for_update=True)  # one after another: who is first?
             if not self._challenges.spend(tx, answered.challenge):
                 raise _invalid("a challenge for the second time")
             count = select(func.count()).select_from(Passkey).where(Passkey.user_id == user_id)
@@ -92,6 +97,7 @@ class Passkeys:
             tx.add(passkey)
             tx.flush()
             record(tx, Event.SECOND_FACTOR_ADDED, target=user_id, kind="passkey", passkey=str(passkey.id))
+            self._notices.second_factor_added(tx, user, PASSKEY)
             return recovery_codes.issue(tx, user_id) if is_first else []
 
         try:
@@ -113,10 +119,11 @@ class Passkeys:
         """Raises NotFound `passkey_not_found`."""
 
         def remove(tx: Transaction) -> None:
-            People.get(tx, user_id, for_update=True)
+            user = People.get(tx, user_id, for_update=True)
             tx.delete(_own(tx, user_id, passkey_id))
             tx.flush()
             removed(tx, user_id, "passkey")
+            self._notices.second_factor_removed(tx, user, PASSKEY)
 
         self._database.write(remove)
 
