@@ -67,7 +67,7 @@ def test_the_ids_of_revisions_form_one_line():
 class TestPlan:
     def test_the_sql_of_a_dialect_is_told_without_a_database(self):
         steps = plan.steps("cockroachdb", None)
-        assert [step.revision for step in steps] == ["0001", "0002", "0003", "0004", "0005", "0006"]
+        assert [step.revision for step in steps] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
         statements = [each for step in steps for each in step.statements]
         assert all(each.rows is None for each in statements)
         assert statements[0].sql.startswith("CREATE TABLE alembic_version")
