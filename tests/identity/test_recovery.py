@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -21,6 +22,7 @@ from tokenserver.identity.models import AccountLink, User
 from tokenserver.identity.notices import device_of
 from tokenserver.mail.models import QueuedMail
 from tokenserver.rooms import Rooms
+from tokenserver.storage.feed import FeedRow
 from tokenserver.storage.sql import utc_now
 
 NEW = "a new horse 8 battery"
@@ -120,6 +122,16 @@ class TestForgottenPassword:
             refused(api.me(tokens["access_token"]), 401, "invalid_token")
             refused(api.refresh(tokens["refresh_token"]), 401, "invalid_refresh_token")
             granted(api.me(bob["access_token"]))
+        # Each of both: the sessions themselves, and a cutoff for whatever was issued outside of one.
+        row = rooms_of(app).people.find_any("ann")
+        assert row is not None
+        ann = row.id
+
+        def left(tx: Any) -> tuple[list[UUID], list[str]]:
+            cutoffs = select(FeedRow.subject).where(FeedRow.kind == "user")
+            return rooms_of(app).sessions.live_ids(tx, user_id=ann), list(tx.scalars(cutoffs))
+
+        assert rooms_of(app).database.read(left) == ([], [str(ann)])
 
     @pytest.mark.parametrize("what", ["password", "email", "status", "rehash", "newer", "time", "purpose"])
     def test_what_kills_the_link(self, what: str, api: Api, rooms: Rooms, server: SmtpServer):
@@ -264,6 +276,14 @@ class TestVerification:
         [received] = mails(rooms, server)
         granted(put(api, token, email="ann2@example.org"))
         body = {"token": link_in(received, "verify-email")}
+        refused(api.http.post("/auth/verify-email", json=body), 404, "link_not_found")
+
+    def test_link_of_yesterday_is_dead(self, api: Api, rooms: Rooms, server: SmtpServer):
+        api.register()
+        [received] = mails(rooms, server)
+        body = {"token": link_in(received, "verify-email")}
+        late = update(AccountLink).values(expires_at=utc_now() - timedelta(seconds=1))
+        rooms.database.write(lambda tx: tx.execute(late))
         refused(api.http.post("/auth/verify-email", json=body), 404, "link_not_found")
 
     def test_letter_to_an_address_that_was_left_is_not_sent(self, api: Api, rooms: Rooms, server: SmtpServer):
