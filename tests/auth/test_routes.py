@@ -137,6 +137,16 @@ class TestRegister:
         assert int(refused(answers[-1], 429, "too_many_requests").headers["Retry-After"]) >= 1
         assert register("2001:db8:0:1::1").status_code == 422
 
+    def test_what_the_queue_of_hashes_turned_away_is_not_counted(self, api: Api, app: Flask):
+        body = {"username": "ann", "email": "ann@example.org", "password": PASSWORD}
+        with ExitStack() as full:
+            passwords = rooms_of(app).passwords
+            while passwords._admitted.acquire(blocking=False):
+                full.callback(passwords._admitted.release)
+            answer = refused(api.http.post("/auth/register", json=body), 503, "overloaded")
+            assert answer.headers["RateLimit"].startswith('"register";r=100')
+        granted(api.http.post("/auth/register", json=body), 201)
+
 
 class TestLogin:
     def test_by_user_name_or_address_in_any_spelling(self, api: Api):

@@ -84,7 +84,8 @@ class Http:
             connection.close()
         else:
             self._kept[url] = connection
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, content)
+        headers = {name.lower(): ", ".join(response.headers.get_all(name, [])) for name in response.headers}
+        return Answer(response.status, headers, content)
 
     def close(self) -> None:
         for connection in self._kept.values():

@@ -6,7 +6,7 @@ from tokenserver.access.permissions import USER
 from tokenserver.access.rights import Held, Rights
 from tokenserver.auth.schemas import LoginSchema, RefreshSchema, TokenSchema
 from tokenserver.config import Settings
-from tokenserver.errors import Forbidden, Unauthenticated
+from tokenserver.errors import Forbidden, Unauthenticated, Unavailable
 from tokenserver.identity.login import Refusal
 from tokenserver.identity.notices import Notices
 from tokenserver.identity.people import People, Person
@@ -55,8 +55,13 @@ def blueprint(
         if settings.registration != "open":
             raise Forbidden("Registration is closed.", code="registration_closed")
         feed.sync()
-        limits.take((registrations, network_of(current().address)))
-        user = people.prepare(**body)
+        counted = (registrations, network_of(current().address))
+        limits.take(counted)
+        try:
+            user = people.prepare(**body)
+        except Unavailable:
+            limits.give_back(counted)  # nothing was done
+            raise
 
         def add(tx: Transaction, change: Change) -> Held:
             people.add(tx, user)
