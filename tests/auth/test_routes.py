@@ -15,6 +15,7 @@ from flask import Flask
 from tests.answers import granted, refused, word
 from tests.conftest import PASSWORD, Api, Apps, bearer
 from tokenserver.app import rooms_of
+from tokenserver.identity import passwords as passwords_module
 from tokenserver.identity.people import ACTIVE, DISABLED
 from tokenserver.rooms import Rooms
 
@@ -305,15 +306,20 @@ class TestLogout:
         granted(api.token(confidential, grant_type="client_credentials"))
 
 
-def test_what_no_hash_was_computed_for_is_no_failure(app: Flask, api: Api):
-    """A sign-in that the queue of hashes turned away tried nothing."""
+@pytest.mark.parametrize("what_is_full", ["_admitted", "_running"])
+def test_what_no_hash_was_computed_for_is_no_failure(
+    app: Flask, api: Api, queries: Any, monkeypatch: pytest.MonkeyPatch, what_is_full: str
+):
+    """A sign-in that the queue of hashes turned away tried nothing, nor one that waited in it for too long."""
     api.register()
-    passwords = rooms_of(app).passwords
-    with ExitStack() as full:
-        while passwords._admitted.acquire(blocking=False):
-            full.callback(passwords._admitted.release)
+    monkeypatch.setattr(passwords_module, "WAIT_SECONDS", 0.01)
+    places = getattr(rooms_of(app).passwords, what_is_full)
+    with ExitStack() as full, queries(app) as statements:
+        while places.acquire(blocking=False):
+            full.callback(places.release)
         for _ in range(25):
             refused(login(api, "ann", "wrong horse"), 503, "overloaded")
+    assert (statements.count > 25) is (what_is_full == "_running")  # at the door no user is looked up
     for _ in range(20):
         refused(login(api, "ann", "wrong horse"), 401, "invalid_credentials")
 

@@ -5,13 +5,15 @@ Where a case needs many networks, the experiment stands for the one proxy that t
 """
 
 import contextlib
+import os
 import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from http.cookies import SimpleCookie
+from multiprocessing import get_context
 
 from tests.faults.deployment import Deployment
 from tests.faults.history import Kind
@@ -25,6 +27,7 @@ FROM_ONE_NETWORK = 20
 FROM_ALL_NETWORKS = 40
 REGISTRATIONS, REGISTRATIONS_WINDOW = 100, 200
 USER_CODES = 10
+STORM_SECONDS = 25
 BEHIND_A_PROXY = {"rate_limits": "on", "trusted_proxies": "1"}
 
 
@@ -102,33 +105,17 @@ def told(counts: Counter[int]) -> str:
 )
 def login_storm(run: Run) -> Finding:
     found = Finding()
-    answers: Counter[int] = Counter()
-    waits: list[float] = []
-    without_retry = 0
     with run.deployed(**BEHIND_A_PROXY) as made, run.loaded(made, holders=16, churn=0) as load:
         run.clients(made).people(1)
-        time.sleep(3)
-        quiet_from = now()
-        time.sleep(15)
-        storm_from = now()
-        attacker = Attacker(made)
-
-        def guess(number: int) -> None:
-            nonlocal without_retry
-            headers = {"X-Forwarded-For": network(number % 4000)}
-            body = {"login": f"user{number % 500}", "password": "a wrong guess"}
-            started = now()
-            with contextlib.suppress(Lost):
-                answer = attacker.http.ask(number, "/auth/login", body=body, headers=headers)
-                answers[answer.status] += 1
-                waits.append(now() - started)
-                without_retry += answer.status in {429, 503} and not answer.retry_after
-
-        with ThreadPoolExecutor(48) as pool:
-            for number in range(2500):
-                pool.submit(guess, number)
-                time.sleep(max(0.0, storm_from + number / 100 - now()))
-        storm_until = now()
+        # The storm comes from elsewhere: in this process it would keep the honest clients from their own answers.
+        with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(10,)) as elsewhere:
+            elsewhere.submit(int).result()
+            time.sleep(2)
+            quiet_from = now()
+            time.sleep(STORM_SECONDS)
+            storm_from = now()
+            answers, waits, without_retry = elsewhere.submit(_storm, made.urls).result()
+            storm_until = now()
         time.sleep(2)
         load.settle()
     run.verdict(found)
@@ -148,6 +135,34 @@ def login_storm(run: Run) -> Finding:
     found.require(not without_retry, f"{without_retry} refusals without Retry-After")
     found.require(storm[1] < 2 * quiet[1], "the p99 of refreshes doubled")
     return found
+
+
+def _storm(urls: list[str]) -> tuple[Counter[int], list[float], int]:
+    """100 sign-ins a second. Their answers by status, how long each took, and how many lacked Retry-After."""
+    answers: Counter[int] = Counter()
+    waits: list[float] = []
+    without_retry: list[int] = []
+    local = threading.local()
+    started = now()
+
+    def guess(number: int) -> None:
+        if not hasattr(local, "http"):
+            local.http = Http(urls)
+        headers = {"X-Forwarded-For": network(number % 4000)}
+        body = {"login": f"user{number % 500}", "password": "a wrong guess"}
+        asked = now()
+        with contextlib.suppress(Lost):
+            answer = local.http.ask(number, "/auth/login", body=body, headers=headers)
+            answers[answer.status] += 1
+            waits.append(now() - asked)
+            if answer.status in {429, 503} and not answer.retry_after:
+                without_retry.append(number)
+
+    with ThreadPoolExecutor(64) as pool:
+        for number in range(100 * STORM_SECONDS):
+            pool.submit(guess, number)
+            time.sleep(max(0.0, started + number / 100 - now()))
+    return answers, waits, len(without_retry)
 
 
 @experiment(

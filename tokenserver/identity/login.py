@@ -84,6 +84,7 @@ class Login:
         `complete`: asked after the right password; a second factor that it finds right passes what strangers do to
         an account, a wrong one counts like a wrong password. Raises TooManyRequests, Overloaded.
         """
+        self._passwords.require_room()
         user = self._people.find_by_login(login)
         known = f"session {session_id}" if session_id else self._known_devices.subject(user, device)
         attempt = self._throttle.begin(folded(login), known)

@@ -13,6 +13,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from tokenserver.errors import FieldError, Overloaded
 from tokenserver.identity.common_passwords import is_common
+from tokenserver.identity.hash_threads import hash_threads
 from tokenserver.identity.names import folded
 
 MIN_LENGTH: Final = 8
@@ -39,22 +40,32 @@ class Passwords:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
         self._admitted = threading.BoundedSemaphore(max(slots, queue))
         self._running = threading.BoundedSemaphore(slots)
+        self._threads = hash_threads(slots)
         self._nobodys_hash: str | None = None
 
     def hash(self, password: str) -> str:
         with self._slot():
-            return self._hasher.hash(normalized(password))
+            return self._threads.submit(self._hasher.hash, normalized(password)).result()
 
     def verify(self, stored: str | None, password: str) -> bool:
         """False after the same work when there is no such user (`stored` None). Raises Overloaded."""
         with self._slot():
-            if self._nobodys_hash is None:
-                self._nobodys_hash = self._hasher.hash("nobody's")
-            try:
-                self._hasher.verify(stored or self._nobodys_hash, normalized(password))
-            except (VerificationError, InvalidHashError):
-                return False
-            return stored is not None
+            return self._threads.submit(self._verify, stored, normalized(password)).result()
+
+    def _verify(self, stored: str | None, password: str) -> bool:
+        if self._nobodys_hash is None:
+            self._nobodys_hash = self._hasher.hash("nobody's")
+        try:
+            self._hasher.verify(stored or self._nobodys_hash, password)
+        except (VerificationError, InvalidHashError):
+            return False
+        return stored is not None
+
+    def require_room(self) -> None:
+        """Before anything is looked up for a sign-in that would be turned away all the same. Raises Overloaded."""
+        if not self._admitted.acquire(blocking=False):
+            raise Overloaded(private="password hashing queue is full")
+        self._admitted.release()
 
     def faults(self, password: str, *names: str) -> list[FieldError]:
         """Why it can't be a new password; none when it can. `names`: see `weakness`. Slow: not in a transaction.
