@@ -25,6 +25,7 @@ from tokenserver.identity.models import KnownDevice
 from tokenserver.identity.people import DISABLED
 from tokenserver.storage.sql import utc_now
 from tokenserver.tokens.sessions import EndReason
+from tokenserver.web.rate_limit import Limit
 
 DAY = 86400
 HERE, ELSEWHERE = "192.0.2.1", "192.0.2.2"
@@ -217,6 +218,16 @@ class TestStrangersFillTheCount:
         api.http.post("/auth/logout", headers=bearer(tokens["access_token"]))
         self.fill(api)
         granted(login(api))
+
+    def test_who_tried_in_vain_is_not_kept_out_for_it(self, api: Api, app: Flask):
+        self.fill(api)
+        for _ in range(4):
+            refused(login(api), 429, "too_many_requests")
+        rooms = rooms_of(app)
+        rooms.limits.give_back(forget=[(Limit.of("login-account", rooms.settings.limit_login_account), "ann")])
+        for _ in range(3):  # strangers have stopped, and all that this network has is there
+            refused(login(api, "ann", "wrong"), 401, "invalid_credentials")
+        refused(login(api, "ann", "wrong"), 429, "too_many_requests")
 
     def test_an_unknown_account_looks_the_same(self, api: Api):
         self.fill(api)

@@ -95,6 +95,7 @@ class Login:
             raise
         outcome = self._judged(user, attempt, complete, right=right)
         if attempt.wait and not self._passes(user, outcome):
+            self._throttle.refused(attempt)
             self._record_failure(user, "too_many_failures")
             raise Throttled(attempt.wait)
         self._settle(attempt, outcome)

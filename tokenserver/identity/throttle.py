@@ -65,6 +65,12 @@ class Throttle:
         """It was none."""
         self._limits.give_back(*attempt.forgiven, *attempt.others)
 
+    def refused(self, attempt: Attempt) -> None:
+        """Whatever was tried, the answer told nothing of it. Only `login-known` and the network keep their count:
+        an owner who tries again and again enters when strangers have stopped."""
+        login, *_ = attempt.forgiven
+        self._limits.give_back(login)
+
     def succeeded(self, attempt: Attempt) -> None:
         """Earlier failures of this account from here are forgotten; not those of other accounts, which somebody
         with an account of their own could end, nor those from other networks."""
