@@ -101,12 +101,12 @@ def told(counts: Counter[int]) -> str:
 
 @experiment(
     "E30",
-    "100 sign-ins/s with wrong passwords from 4,000 networks for 25 s, beside refreshes",
+    "100 sign-ins/s with wrong passwords from 4,000 networks for 25 s, beside refreshes; one node, 2 workers",
     "the work of hashes is bounded, the rest is 503 or 429; refresh p99 < 2 × that of a quiet time",
 )
 def login_storm(run: Run) -> Finding:
     found = Finding()
-    with run.deployed(**BEHIND_A_PROXY) as made, run.loaded(made, holders=16, churn=0) as load:
+    with run.deployed(nodes=1, **BEHIND_A_PROXY) as made, run.loaded(made, holders=16, churn=0) as load:
         run.clients(made).people(1)
         # The storm comes from elsewhere: in this process it would keep the honest clients from their own answers.
         with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(10,)) as elsewhere:

@@ -23,6 +23,7 @@ from tokenserver.identity.known_devices import LIFETIME, MAX_DEVICES
 from tokenserver.identity.login import Refusal
 from tokenserver.identity.models import KnownDevice
 from tokenserver.identity.people import DISABLED
+from tokenserver.identity.second_factors.factors import GUESSES
 from tokenserver.storage.sql import utc_now
 from tokenserver.tokens.sessions import EndReason
 from tokenserver.web.rate_limit import Limit
@@ -277,6 +278,22 @@ class TestStrangersFillTheCount:
         assert len(shapes) == 1
         assert "429" in shapes.pop()
         granted(login(api, otp=recovery_codes[0], address=ELSEWHERE))
+
+    def test_too_many_wrong_codes_say_nothing_of_the_password(self, api: Api, app: Flask):
+        with_second_factor(api)
+        self.fill(api)
+        rooms = rooms_of(app)
+        ann = rooms.people.find_by_login("ann")
+        assert ann is not None
+        for _ in range(GUESSES.burst):
+            rooms.limits.take((GUESSES, str(ann.id)))
+        right, wrong = (
+            login(api, password=password, otp="000000", address=address)
+            for password, address in ((PASSWORD, ELSEWHERE), ("wrong", HERE))
+        )
+        assert right.json | {"request_id": ""} == wrong.json | {"request_id": ""}
+        waits = [int(answer.headers["Retry-After"]) for answer in (right, wrong)]
+        assert abs(waits[0] - waits[1]) < 600  # of the same count; the codes would have another
 
     def test_a_second_factor_enters_by_the_page(self, api: Api, app: Flask):
         recovery_codes = with_second_factor(api)
