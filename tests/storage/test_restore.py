@@ -16,6 +16,7 @@ import pytest
 from tests.answers import granted
 from tests.cli.conftest import Deployment
 from tests.conftest import ADMIN_PASSWORD, PASSWORD, bearer
+from tests.postgres_servers import Programs
 from tests.redis_access import raw_redis
 from tokenserver.app import rooms_of
 
@@ -54,11 +55,16 @@ class Backup:
     def _is_sqlite(self):
         return self.url.startswith("sqlite")
 
+    @property
+    def _programs(self):
+        # Those of the wheel know no TLS.
+        return Programs.of_debian().folder if "sslmode" in self.url else PROGRAMS
+
     def make(self):
         if self._is_sqlite:
             assert self.command("db", "backup", str(self.file)).code == 0
         else:
-            subprocess.run([PROGRAMS / "pg_dump", "-Fc", "-f", self.file, self.url], check=True)
+            subprocess.run([self._programs / "pg_dump", "-Fc", "-f", self.file, self.url], check=True)
 
     def restore(self):
         if self._is_sqlite:
@@ -68,7 +74,7 @@ class Backup:
             shutil.copyfile(self.file, path)
         else:
             options = ["--clean", "--if-exists", "--single-transaction", "-d", self.url]
-            subprocess.run([PROGRAMS / "pg_restore", *options, self.file], check=True)
+            subprocess.run([self._programs / "pg_restore", *options, self.file], check=True)
 
 
 @pytest.fixture
