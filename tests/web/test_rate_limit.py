@@ -10,7 +10,7 @@ from tests.redis_access import raw_redis
 from tokenserver.config import Rate
 from tokenserver.errors import TooManyRequests
 from tokenserver.storage.redis import RedisStore
-from tokenserver.web.rate_limit import REMEMBERED, Limit, RateLimits, network_of
+from tokenserver.web.rate_limit import REMEMBERED, Limit, LocalBuckets, RateLimits, network_of
 
 SLOW = Limit("slow", burst=5, interval_ms=60_000)
 WIDE = Limit("wide", burst=50, interval_ms=60_000)
@@ -127,6 +127,11 @@ class TestInThisProcess:
         assert self.allowed(limits, fast, "b")
         clock[0] += 1
         assert [self.allowed(limits, fast) for _ in range(501)].count(True) == 500
+
+    @pytest.mark.parametrize("quota", [3, 500, 5000, 10_000])
+    def test_what_is_left_is_one_less_each_time(self, quota):
+        buckets, limit = LocalBuckets(lambda: 123_456.789), Limit.of("told", Rate(quota, 1))
+        assert [buckets.take(limit, "a")[1].remaining for _ in range(3)] == [quota - 1, quota - 2, quota - 3]
 
     def test_nobody_is_asked(self, limits, round_trips):
         with round_trips() as trips:

@@ -47,8 +47,9 @@ class State(NamedTuple):
 
     @property
     def remaining(self) -> int:
-        # The backlog is told in whole ms: what misses one of them isn't missing.
-        return max(0, int(self.limit.burst - (self.backlog_ms - 1) / self.limit.interval_ms))
+        # A thousandth, because a clock's fractions don't add up exactly.
+        left = int(self.limit.burst - self.backlog_ms / self.limit.interval_ms + 0.001)
+        return min(self.limit.burst, max(0, left))
 
     @property
     def next_ms(self) -> float:
@@ -85,7 +86,9 @@ class RateLimits:
         arguments = [number for limit, _ in subjects for number in (limit.interval_ms, limit.burst)]
         # Counters are nowhere else: one that was replaced begins anew, and counts from then on.
         wait, *backlogs = self._store.run_script(BUCKET, "take", keys, arguments, verified=False)
-        states = tuple(State(limit, backlog) for (limit, _), backlog in zip(subjects, backlogs, strict=True))
+        # The script rounds up to whole ms.
+        told = (max(0, backlog - 1) for backlog in backlogs)
+        states = tuple(State(limit, backlog) for (limit, _), backlog in zip(subjects, told, strict=True))
         _tell(states)
         return Taken(-(-int(wait) // 1000), states)
 
