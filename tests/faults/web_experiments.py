@@ -135,19 +135,31 @@ def _first_line(node: LiveServer, head: bytes) -> str:
         connection.sendall(head)
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n" if b"chunked" in head else b"x" * 0x10000
         connection.setblocking(False)
-        answer, sent = b"", 0
+        answer, sent = bytearray(), 0
         deadline = now() + 60
-        while now() < deadline and sent < GIGABYTE:
-            try:
-                if not (got := connection.recv(65536)):
-                    return answer.split(b"\r\n")[0].decode() or "closed"
-                answer += got
-            except BlockingIOError:
-                with contextlib.suppress(BlockingIOError):
+        is_open = True
+        while is_open and now() < deadline and sent < GIGABYTE:
+            with contextlib.suppress(BlockingIOError):
+                try:
                     sent += connection.send(chunk)
-            except OSError:
-                return answer.split(b"\r\n")[0].decode() or "closed"
-    return f"not closed after {sent} bytes"
+                except ConnectionError:
+                    is_open = False
+            is_open = _read(connection, answer) and is_open
+    if is_open:
+        return f"not closed after {sent} bytes"
+    return answer.split(b"\r\n")[0].decode() or "closed"
+
+
+def _read(connection: socket.socket, answer: bytearray) -> bool:
+    """What is there by now. False when nothing more can come."""
+    try:
+        while got := connection.recv(65536):
+            answer += got
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    return False
 
 
 def _memory(node: LiveServer) -> int:
