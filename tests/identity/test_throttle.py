@@ -424,14 +424,13 @@ class TestKnownDevices:
         rooms = rooms_of(app)
         ann = rooms.people.find_by_login("ann")
         assert ann is not None
-        first, is_new = rooms.known_devices.remember(ann, None)
-        assert is_new
-        assert rooms.known_devices.remember(ann, first) == (first, False)
+        first = rooms.known_devices.remember(ann, None)
+        assert rooms.known_devices.remember(ann, first) == first
         for _ in range(MAX_DEVICES):
             rooms.known_devices.remember(ann, None)
         assert rooms.database.read(lambda tx: tx.query(KnownDevice).count()) == MAX_DEVICES
         assert rooms.known_devices.subject(ann, first) is None
-        last, _ = rooms.known_devices.remember(ann, None)
+        last = rooms.known_devices.remember(ann, None)
         assert rooms.known_devices.subject(ann, last) is not None
         old = utc_now() - LIFETIME - timedelta(minutes=1)
         rooms.database.write(lambda tx: tx.query(KnownDevice).update({"used_at": old}))

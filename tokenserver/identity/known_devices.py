@@ -42,18 +42,17 @@ class KnownDevices:
         row = self._database.read(lambda tx: tx.get(KnownDevice, digest))
         return f"device {digest.hex()}" if row is not None and row.used_at > utc_now() - LIFETIME else None
 
-    def remember(self, user: User, device: str | None) -> tuple[str, bool]:
-        """After a sign-in: the value of the cookie, and whether the device is a new one. A new one gets a new
-        secret, whatever it came with, which somebody else might know; the user is told, unless it is the first
-        sign-in of all."""
+    def remember(self, user: User, device: str | None) -> str:
+        """After a sign-in: the value of the cookie. A new device gets a new secret, whatever it came with, which
+        somebody else might know; the user is told, unless it is the first sign-in of all."""
 
-        def remember(tx: Transaction) -> tuple[str, bool]:
+        def remember(tx: Transaction) -> str:
             now = utc_now()
             row = tx.get(KnownDevice, _digest(user, device)) if device is not None else None
             if device is not None and row is not None and row.used_at > now - LIFETIME:
                 if row.used_at < now - USE_WRITTEN:
                     row.used_at = now
-                return device, False
+                return device
             fresh = new_cookie()
             newest = select(KnownDevice.digest).where(KnownDevice.user_id == user.id)
             old = tx.scalars(newest.order_by(KnownDevice.used_at.desc()).offset(MAX_DEVICES - 1)).all()
@@ -61,7 +60,7 @@ class KnownDevices:
             tx.add(KnownDevice(digest=_digest(user, fresh), user_id=user.id, created_at=now, used_at=now))
             if _has_sessions(tx, user, more_than=1):  # one began just now
                 self._tell(tx, user)
-            return fresh, True
+            return fresh
 
         return self._database.write(remember)
 

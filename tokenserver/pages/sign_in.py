@@ -181,7 +181,7 @@ class SignInForms:
             return self.first_step(browser, interaction, proof.user.username, Refusal.INVALID_CREDENTIALS)
         response = go_on(interaction.resume if interaction else "/login")
         self._cookies.keep_session(response, cookie)
-        self._cookies.keep_device(response, self._known_devices.remember(proof.user, self._cookies.device())[0])
+        self._cookies.keep_device(response, self._known_devices.remember(proof.user, self._cookies.device()))
         self._cookies.keep_browser_state(response, browser_state(signed_in.session_id))
         return response
 
