@@ -1,9 +1,12 @@
 """Rate limits: exact under parallel use, one bucket per subscriber, nothing taken when anything is full."""
 
+import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.answers import granted, refused
 from tests.redis_access import raw_redis
@@ -132,6 +135,13 @@ class TestInThisProcess:
     def test_what_is_left_is_one_less_each_time(self, quota):
         buckets, limit = LocalBuckets(lambda: 123_456.789), Limit.of("told", Rate(quota, 1))
         assert [buckets.take(limit, "a")[1].remaining for _ in range(3)] == [quota - 1, quota - 2, quota - 3]
+
+    @given(st.floats(0, 1e7, allow_nan=False))
+    def test_no_second_too_many_is_told(self, now):
+        buckets = LocalBuckets(lambda: now)
+        taken = [buckets.take(SLOW, "a") for _ in range(SLOW.burst + 1)]
+        assert {math.ceil(state.next_ms / 1000) for _, state in taken} == {round(SLOW.interval_ms / 1000)}
+        assert taken[-1][0] == SLOW.interval_ms
 
     def test_nobody_is_asked(self, limits, round_trips):
         with round_trips() as trips:

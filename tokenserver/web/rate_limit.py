@@ -119,22 +119,24 @@ class LocalBuckets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._free_at: dict[str, dict[str, float]] = {}
+        self._free_at: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
 
     def take(self, limit: Limit, subject: str) -> tuple[int, State]:
         """The ms to wait, 0 when it took."""
-        now = self._clock() * 1000
+        # In whole ns: fractions don't add up exactly, and what is a hair over 1,200 s is told as 1,201.
+        now = round(self._clock() * 1e9)
+        interval = round(limit.interval_ms * 1e6)
         with self._lock:
             buckets = self._free_at.setdefault(limit.name, {})
             free_at = max(buckets.pop(subject, now), now)
-            wait = free_at + limit.interval_ms - now - limit.burst * limit.interval_ms
+            wait = free_at - now - (limit.burst - 1) * interval
             if wait <= 0:
-                free_at += limit.interval_ms
+                free_at += interval
             buckets[subject] = free_at  # last: a dict keeps its order
             if len(buckets) > REMEMBERED:
                 del buckets[next(iter(buckets))]
-        return math.ceil(max(0, wait)), State(limit, free_at - now)
+        return math.ceil(max(0, wait) / 1e6), State(limit, (free_at - now) / 1e6)
 
 
 # draft-ietf-httpapi-ratelimit-headers-10
