@@ -18,7 +18,7 @@ from tokenserver.clients import routes as client_routes
 from tokenserver.config import Settings
 from tokenserver.errors import ClockWrong, StoreUnavailable
 from tokenserver.identity import routes as identity_routes
-from tokenserver.identity import user_routes
+from tokenserver.identity import user_routes, user_session_routes
 from tokenserver.identity.second_factors import passkey_routes
 from tokenserver.identity.second_factors import routes as second_factor_routes
 from tokenserver.oauth import consent_routes, denials, endpoints
@@ -108,6 +108,11 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     app.register_blueprint(recovery_routes.blueprint(rooms.recovery))
     app.register_blueprint(
         user_routes.blueprint(
+            feed=rooms.feed, people=rooms.people, rights=rooms.rights, sessions=rooms.sessions, pages=rooms.pages
+        )
+    )
+    app.register_blueprint(
+        user_session_routes.blueprint(
             feed=rooms.feed, people=rooms.people, rights=rooms.rights, sessions=rooms.sessions, pages=rooms.pages
         )
     )

@@ -161,6 +161,23 @@ class TestReading:
             for token in (user, reader):
                 refused(asked(api, token, method, path, body), 403, "insufficient_scope")
 
+    def test_search(self, api: Api, rooms: Rooms):
+        for name in ("Sales.north", "sales.south", "presales"):
+            make_role(rooms, name)
+        token = admin(api)
+
+        def found(q: str, **query: Any) -> list[str]:
+            return [role["name"] for role in granted(asked(api, token, "GET", "/roles", q=q, **query))["items"]]
+
+        assert sorted(found("SALES")) == ["Sales.north", "presales", "sales.south"]
+        assert found("s.n") == ["Sales.north"]
+        assert found("%") == found("_") == []
+        first = granted(asked(api, token, "GET", "/roles", q="sales", limit=1))
+        refused(asked(api, token, "GET", "/roles", q="o", cursor=first["next_cursor"]), 422, "validation_failed")
+        rest = granted(asked(api, token, "GET", "/roles", q="sales", cursor=first["next_cursor"]))["items"]
+        assert len(rest) == 2
+        assert rest[0]["name"] != first["items"][0]["name"]
+
 
 class TestCreating:
     def test_create(self, api: Api):

@@ -1,13 +1,18 @@
 """`GET /admin/logs`: every filter, in pages that nobody can forge."""
 
+import json
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import delete, select, update
 
 from tests.answers import granted, refused
 from tests.conftest import ADMIN_PASSWORD, bearer
+from tokenserver.audit.checkpoint import TYP
 from tokenserver.audit.events import Event
+from tokenserver.audit.models import AuditCheckpoint
 from tokenserver.audit.record import record
 
 
@@ -142,3 +147,53 @@ def test_a_cursor_does_not_open_with_another_filter(api, admin):
 def test_only_who_may_read_them(api):
     refused(api.http.get("/admin/logs"), 401, "authentication_required")
     refused(api.http.get("/admin/logs", headers=bearer(api.signed_in()["access_token"])), 403, "insufficient_scope")
+
+
+def test_all_but_one_name(api, admin):
+    logs(api, admin)
+    kinds = {item["action"] for item in logs(api, admin, limit=100)}
+    assert "access:allowed" in kinds
+    assert {item["action"] for item in logs(api, admin, limit=100, without="access:allowed")} == kinds - {
+        "access:allowed"
+    }
+    refused(api.http.get("/admin/logs?without=nothing", headers=admin), 422, "validation_failed")
+
+
+def test_how_far_it_is_vouched_for(api, admin, rooms):
+    def state():
+        return granted(api.http.get("/admin/logs/checkpoint", headers=admin))
+
+    rooms.trail.drain_all()
+    rooms.sealer.seal()
+    rooms.trail.drain_all()
+    sealed = state()
+    assert (sealed["signature"], sealed["kid"]) == ("good", rooms.keys.signer("RS256").kid)
+    api.register("ann")
+    rooms.trail.drain_all()
+    more = state()
+    assert more["unsealed"] > sealed["unsealed"]
+    assert (more["number"], more["at"]) == (sealed["number"], sealed["at"])
+    rooms.sealer.seal()
+    assert state()["number"] == sealed["number"] + 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_what_a_checkpoint_s_signature_is_worth(api, admin, rooms):
+    def state(jws):
+        rooms.database.write(lambda tx: tx.execute(update(AuditCheckpoint).values(jws=jws)))
+        found = granted(api.http.get("/admin/logs/checkpoint", headers=admin))
+        return found["signature"], found["kid"]
+
+    kid = rooms.keys.signer("RS256").kid
+    jws = rooms.database.read(lambda tx: tx.scalars(select(AuditCheckpoint.jws)).one())
+    header, claims, signature = jws.split(".")
+    assert state(jws) == ("good", kid)
+    other = ("B" if signature[0] == "A" else "A") + signature[1:]
+    assert state(f"{header}.{claims}.{other}") == ("wrong", kid)
+    assert state("nonsense") == ("wrong", None)
+    other = urlsafe_b64encode(json.dumps({"alg": "RS256", "kid": "x", "typ": TYP}).encode()).rstrip(b"=").decode()
+    assert state(f"{other}.{claims}.{signature}") == ("unknown_key", "x")
+    rooms.database.write(lambda tx: tx.execute(delete(AuditCheckpoint)))
+    found = granted(api.http.get("/admin/logs/checkpoint", headers=admin))
+    assert (found["number"], found["signature"]) == (None, None)
+    assert found["unsealed"] > 0

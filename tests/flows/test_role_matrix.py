@@ -166,6 +166,12 @@ class World:
                 f"/users/me/second-factors/passkeys/{new_id()}",
                 None,
             ),
+            "GET /users/{user_id}/sessions": lambda: (f"/users/{self.ids['owner']}/sessions", None),
+            "DELETE /users/{user_id}/sessions": lambda: (f"/users/{self.api.register(name)['id']}/sessions", None),
+            "DELETE /users/{user_id}/sessions/{session_id}": lambda: (
+                f"/users/{self.ids['owner']}/sessions/{self.session()}",
+                None,
+            ),
             "DELETE /users/{user_id}/second-factors": lambda: (f"/users/{self.ids['owner']}/second-factors", None),
             "POST /roles": lambda: ("/roles", {"name": name}),
             "GET /roles/verify": lambda: (f"/roles/verify?role=user&role_id={new_id()}", None),

@@ -17,7 +17,7 @@ PERMISSIONS: Final = {
     "tokens:introspect": "Introspect tokens that were issued to other clients",
     "users:list": "List and search users",
     "users:read": "See any user",
-    "users:write": "Change any user's status, reset their second factors",
+    "users:write": "Change any user's status, end their sessions, reset their second factors",
 }
 
 USER: Final = "user"

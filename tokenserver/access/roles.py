@@ -53,9 +53,11 @@ def _found(role: Role | None) -> Role:
     return role
 
 
-def page(tx: Transaction, *, limit: int | None = None, after: str | None = None) -> Sequence[Role]:
-    """By name."""
+def page(tx: Transaction, *, text: str = "", limit: int | None = None, after: str | None = None) -> Sequence[Role]:
+    """By name. `text`: a part of it, in any case."""
     query = select(Role).order_by(Role.name).limit(limit)
+    if text:
+        query = query.where(Role.name.icontains(text, autoescape=True))
     if after is not None:
         query = query.where(Role.name > after)
     return tx.scalars(query).all()

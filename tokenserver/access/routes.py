@@ -17,6 +17,7 @@ from tokenserver.access.schemas import (
     RoleMatchSchema,
     RolePageSchema,
     RolePermissionsSchema,
+    RoleQuerySchema,
     RoleSchema,
 )
 from tokenserver.errors import NotFound
@@ -40,17 +41,19 @@ def blueprint(*, feed: Feed, people: People, pages: Pages, owners: Owners) -> Bl
 
     @routes.get("/roles")
     @requires("roles:read")
-    @queries(PageQuerySchema)
+    @queries(RoleQuerySchema)
     @gives(RolePageSchema)
     def list_roles(query: dict[str, Any]) -> dict[str, Any]:
-        """List the roles by name, with what each permits and how many users hold it."""
-        position = pages.position("roles", query)
+        """List or search the roles by name, with what each permits and how many users hold it."""
+        text, limit = query["q"], query["limit"]
+        listing = f"roles {text}"
+        position = pages.position(listing, query)
 
         def read(tx: Transaction) -> list[dict[str, Any]]:
             after = position[0] if position else None
-            return roles.bodies(tx, roles.page(tx, limit=query["limit"] + 1, after=after))
+            return roles.bodies(tx, roles.page(tx, text=text, limit=limit + 1, after=after))
 
-        return pages.page("roles", feed.database.read(read), query["limit"], lambda role: [role["name"]])
+        return pages.page(listing, feed.database.read(read), limit, lambda role: [role["name"]])
 
     @routes.get("/roles/<role>")
     @requires("roles:read")

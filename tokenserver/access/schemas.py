@@ -5,6 +5,7 @@ from marshmallow import Schema, fields, validate
 
 from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.access.roles import CANONICAL_UUID, NAME
+from tokenserver.web.pagination import PageQuerySchema
 
 
 class CanonicalUuid(fields.UUID):
@@ -51,6 +52,14 @@ class RoleSchema(Schema):
 class RolePageSchema(Schema):
     items = fields.List(fields.Nested(RoleSchema))
     next_cursor = fields.String(allow_none=True)
+
+
+class RoleQuerySchema(PageQuerySchema):
+    q = fields.String(
+        load_default="",
+        validate=validate.Length(max=64),
+        metadata={"description": "A part of the name, in any case."},
+    )
 
 
 class RoleMatchQuerySchema(Schema):

@@ -21,6 +21,8 @@ COLUMNS: Final = {
 def find(tx: Transaction, query: Mapping[str, Any], before: tuple[datetime, UUID] | None) -> Sequence[AuditEvent]:
     """Up to `limit` + 1."""
     wanted: list[ColumnElement[bool]] = [column == query[name] for name, column in COLUMNS.items() if name in query]
+    if "without" in query:
+        wanted.append(AuditEvent.event != query["without"])
     path = query.get("path")
     if path is not None:
         if path.endswith("*"):

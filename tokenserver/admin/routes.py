@@ -4,12 +4,13 @@ from uuid import UUID
 
 from flask import Blueprint
 
-from tokenserver.admin import logs, stats
+from tokenserver.admin import logs, seal, stats
 from tokenserver.admin.schemas import (
     KeysSchema,
     LogPageSchema,
     LogQuerySchema,
     RotationSchema,
+    SealSchema,
     StatsQuerySchema,
     StatsSchema,
 )
@@ -47,6 +48,14 @@ def blueprint(*, feed: Feed, trail: Trail, sealer: Sealer, keys: KeyRing, pages:
             return [event.at.isoformat(), str(event.id)]
 
         return pages.page(listing, found, query["limit"], place)
+
+    @routes.get("/logs/checkpoint")
+    @requires("logs:read")
+    @gives(SealSchema)
+    def get_checkpoint() -> dict[str, Any]:
+        """Tell how far the log is vouched for by signed checkpoints"""
+        unsealed = sealer.unsealed()
+        return feed.database.read(lambda tx: seal.read(tx, keys)) | {"unsealed": unsealed}
 
     @routes.get("/stats")
     @requires("stats:read")

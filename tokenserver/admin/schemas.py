@@ -30,6 +30,10 @@ class LogQuerySchema(PageQuerySchema):
     action = fields.String(
         validate=validate.OneOf([event.value for event in Event]), metadata={"description": "What happened."}
     )
+    without = fields.String(
+        validate=validate.OneOf([event.value for event in Event]),
+        metadata={"description": "All but what happened under this name.", "example": "access:allowed"},
+    )
     outcome = fields.String(validate=validate.OneOf(OUTCOMES))
     path = fields.String(
         metadata={"description": "The path of the request, whole; with a final `*`, its beginning."}
@@ -58,6 +62,21 @@ class LogEntrySchema(Schema):
 class LogPageSchema(Schema):
     items = fields.List(fields.Nested(LogEntrySchema))
     next_cursor = fields.String(allow_none=True)
+
+
+class SealSchema(Schema):
+    """How far the log is vouched for. Null where there is no checkpoint. What it vouches for is only proven by
+    `tokenserver audit verify`, which reads all of the log."""
+
+    number = fields.Integer(allow_none=True)
+    at = fields.AwareDateTime(format="iso", allow_none=True)
+    kid = fields.String(allow_none=True, metadata={"description": "Of the key that signed it."})
+    signature = fields.String(
+        allow_none=True,
+        validate=validate.OneOf(["good", "wrong", "unknown_key", None]),
+        metadata={"description": "By the keys of the ring; an emergency rotation throws the old one away."},
+    )
+    unsealed = fields.Integer(metadata={"description": "Events that no checkpoint vouches for yet."})
 
 
 class StatsQuerySchema(Schema):

@@ -244,6 +244,12 @@ class Sealer:
             self._seen_all = True
             return number
 
+    def unsealed(self) -> int:
+        """How many events no checkpoint vouches for yet, of the chains that advanced of late."""
+        with self._lock:
+            heads = self._database.read(lambda tx: self._find_heads(tx, everything=False))
+            return sum(max(0, head.position - self._ledger.sealed(chain)) for chain, head in heads.items())
+
     def add(
         self,
         draft: Callable[[Transaction, Ledger], Mapping[str, Any] | None],

@@ -1,5 +1,6 @@
 """`/users/me`: one's own account and sessions."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Protocol
@@ -96,13 +97,7 @@ def blueprint(
     @refuses((403, "user_required"))
     def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
         """List one's live sessions, newest first."""
-        limit, position = query["limit"], pages.position("sessions", query)
-        before = (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
-        found = sessions.of_user(current_user_id(), limit=limit + 1, before=before)
-        page = pages.page("sessions", found, limit, lambda row: [row[0].created_at.isoformat(), str(row[0].id)])
-        mine = current_holder().session_id
-        page["items"] = [_session_body(session, used, mine) for session, used in page["items"]]
-        return page
+        return session_page(sessions, pages, current_user_id(), query)
 
     @routes.delete("/sessions/<uuid:session_id>")
     @requires()
@@ -155,6 +150,17 @@ def user_body(person: Person, held: Held) -> dict[str, Any]:
     if "phone_number" not in person.claims:
         del account["phone_number_verified"]
     return account | dict(person.claims) | {"roles": list(held.roles), "permissions": sorted(held.permissions)}
+
+
+def session_page(sessions: Sessions, pages: Pages, user_id: UUID, query: Mapping[str, Any]) -> dict[str, Any]:
+    """`query`: loaded by `PageQuerySchema`. `current`: the session that asks."""
+    limit, listing = query["limit"], f"sessions {user_id}"
+    position = pages.position(listing, query)
+    before = (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
+    found = sessions.of_user(user_id, limit=limit + 1, before=before)
+    page = pages.page(listing, found, limit, lambda row: [row[0].created_at.isoformat(), str(row[0].id)])
+    mine = current_holder().session_id
+    return page | {"items": [_session_body(session, used, mine) for session, used in page["items"]]}
 
 
 def _session_body(session: Session, used: datetime, mine: UUID | None) -> dict[str, Any]:
