@@ -58,7 +58,7 @@ lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 	@$(BIN)/tokenserver openapi --check
 
 bench: $(VENV)/.installed-test ## each path as a ratio to the raw signature of the same run
-	@$(BIN)/python benchmarks/bench.py $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 faults: $(VENV)/.installed-test ## stores and processes that fail, under load; ARGS="E09 E13" runs some
 	@$(BIN)/python -m tests.faults $(ARGS)

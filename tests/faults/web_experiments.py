@@ -178,7 +178,7 @@ def _memory(node: LiveServer) -> int:
 )
 def timing(run: Run) -> Finding:
     found = Finding()
-    command = [sys.executable, "benchmarks/bench.py", "--sign-ins", "200", "--json"]
+    command = [sys.executable, "-m", "benchmarks", "--sign-ins", "200", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)["sign_ins"]
     for name, each in figures["kinds"].items():

@@ -7,7 +7,7 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection
 from json import dumps
 from typing import Any
@@ -61,9 +61,13 @@ class SignIns:
         return found
 
 
-def disabler(command: Sequence[str]) -> Callable[[str], object]:
-    """By the command line of the server whose settings are in the environment."""
-    return lambda name: subprocess.run([*command, "user", "disable", name], check=True, capture_output=True)
+def disabler(command: Sequence[str], environment: Mapping[str, str]) -> Callable[[str], object]:
+    """By the command line, with the settings of the server."""
+
+    def disable(name: str) -> None:
+        subprocess.run([*command, "user", "disable", name], env=environment, check=True, capture_output=True)
+
+    return disable
 
 
 def figures(times: dict[str, list[float]]) -> dict[str, Any]:
