@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run init test lint bench faults format docs-config lock sbom audit clean
+.PHONY: help run init test test-browser screenshots lint bench faults format docs-config lock sbom audit clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,13 @@ run: $(VENV)/.installed-server ## serve on http://127.0.0.1:8000, making whateve
 
 test: $(VENV)/.installed-test ## every test, on SQLite, PostgreSQL and Redis
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(ARGS)
+
+test-browser: $(VENV)/.installed-test ## the pages in Chromium, as people walk through them; a part of `make test`
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+screenshots: $(VENV)/.installed-test ## every page, phone and desktop, light and dark, to build/screenshots
+	@rm -rf build/screenshots
+	@TOKENSERVER_TEST_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser --quiet $(ARGS)
 
 lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 	@$(BIN)/ruff format --check .
