@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run init test test-browser screenshots lint bench faults format docs-config lock sbom audit clean
+.PHONY: help run init test test-browser screenshots lint bench faults format docs docs-generated lock sbom audit clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,14 +11,15 @@ LOCKED := install --quiet --disable-pip-version-check --no-deps --require-hashes
 
 # What an extra brings, which needs no second look.
 WITHIN_server := server
-WITHIN_test := server test
-WITHIN_lint := server test lint
+WITHIN_docs := docs
+WITHIN_test := server docs test
+WITHIN_lint := server docs test lint
 
 # Each of the many processes that the tests start would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A Python that really runs: shims may be on the path of a version that isn't installed.
 $(BIN)/python:
@@ -74,8 +75,11 @@ format: $(VENV)/.installed-lint ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs-config: $(VENV)/.installed-server ## regenerate docs/configuration.md and .env.example
-	@$(BIN)/python docs/generate_configuration.py
+docs: $(VENV)/.installed-docs ## the documentation as a site, in build/site; a warning is an error
+	@$(BIN)/python docs/site/build.py
+
+docs-generated: $(VENV)/.installed-server ## write again what is generated of docs/, and .env.example
+	@$(BIN)/python docs/generate.py
 
 lock: $(TOOLS)/.installed ## rebuild requirements/ from setup.cfg; ARGS=--upgrade takes the newest versions
 	@$(TOOLS)/bin/python requirements/lock.py $(ARGS)
@@ -92,7 +96,7 @@ sbom: $(TOOLS)/.installed ## the server's bill of materials, CycloneDX 1.6, to b
 
 # --strict: a package that the service knows nothing about is no package without advisories.
 audit: $(TOOLS)/.installed ## published advisories about locked packages; asks PyPI's service, ARGS="-s osv" another
-	@failed=; for file in build server test lint tools; do \
+	@failed=; for file in build server docs test lint tools; do \
 	  echo "requirements/$$file.txt"; \
 	  $(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements/$$file.txt $(ARGS) \
 	    || failed="$$failed requirements/$$file.txt"; \

@@ -1,6 +1,6 @@
 """Settings: every option typed, explained and checked; the only reader of the environment.
 
-`docs/configuration.md` and `.env.example` are generated from the fields below (`make docs-config`), and a test
+`docs/configuration.md` and `.env.example` are generated from the fields below (`make docs-generated`), and a test
 holds them to it.
 """
 

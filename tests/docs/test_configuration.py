@@ -11,7 +11,7 @@ import pytest
 from tokenserver.config import Settings, environment_name
 
 ROOT = Path(__file__).parents[2]
-STALE = "is out of date: run `make docs-config`"
+STALE = "is out of date: run `make docs-generated`"
 
 
 @pytest.fixture(scope="module")
