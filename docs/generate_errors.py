@@ -41,7 +41,7 @@ REST: Final = {
     "builtin_role": "Change its permissions instead, or take it from its users.",
     "client_exists": "Choose another `client_id`, or leave it to the server.",
     "client_not_found": "Look the id up by `GET /clients`.",
-    "clock_wrong": "Repeat the request, at another node too. Operators: [the clock](runbooks.md#the-clock-jumped).",
+    "clock_wrong": "Repeat the request, at another node too. Operators: [the clock](nodes.md#clocks).",
     "consent_not_found": "Nothing to do: there is none to withdraw.",
     "csrf_failed": "Reload the page and send the form again. Browsers must accept the cookies of this host.",
     "device_not_found": "Type the code that the device shows now; codes expire after ten minutes.",
@@ -92,7 +92,7 @@ REST: Final = {
     "session_not_found": "Nothing to do: it has ended, or isn't yours.",
     "store_unavailable": "Repeat it after `Retry-After`. A refresh may be repeated with the same token "
     "([what a client should do](refresh-tokens.md#what-a-client-should-do)). Operators: "
-    "[Redis](runbooks.md#redis-is-gone), [SQL](runbooks.md#sql-is-gone).",
+    "[what happens then](revocation.md#when-redis-is-emptied-rolled-back-or-away).",
     "temporarily_unavailable": "Repeat it after `Retry-After`.",
     "too_many_passkeys": "Remove one.",
     "too_many_requests": "Wait for `Retry-After` seconds ([limits](limits.md)).",
@@ -116,7 +116,7 @@ OAUTH: Final = {
     "names ([step-up](second-factors.md#step-up)).",
     "invalid_client": "Check `client_id`, secret or assertion, and that the method is the registered one. The answer "
     "never tells whether the client exists.",
-    "invalid_client_metadata": "Mend what the description names ([the members](clients.md#metadata)).",
+    "invalid_client_metadata": "Mend what the description names ([the members](clients.md#the-members)).",
     "invalid_grant": "Begin anew: sign in, or get a new code. Also the answer to a wrong password and to somebody "
     "else's token. With `A second factor is required: send otp too.` send the same with `otp`.",
     "invalid_redirect_uri": "Register https, or http on the loopback interface, without a fragment.",

@@ -369,3 +369,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         if EXTERNAL
         else "CockroachDB: not run; TOKENSERVER_TEST_DATABASE_URL=cockroachdb://… adds it"
     )
+    asked = os.environ.get("TOKENSERVER_TEST_VERIFIERS")
+    terminalreporter.write_line(
+        f"examples of docs/validate.md: {asked} too"
+        if asked
+        else "examples of docs/validate.md: Go, Java and Envoy not run; TOKENSERVER_TEST_VERIFIERS=go,java adds them"
+    )
