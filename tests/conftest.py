@@ -371,7 +371,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     )
     asked = os.environ.get("TOKENSERVER_TEST_VERIFIERS")
     terminalreporter.write_line(
-        f"examples of docs/validate.md: {asked} too"
+        f"docs/validate.md: {asked} too"
         if asked
-        else "examples of docs/validate.md: Go, Java and Envoy not run; TOKENSERVER_TEST_VERIFIERS=go,java adds them"
+        else "docs/validate.md: Go, Java and Envoy not run; TOKENSERVER_TEST_VERIFIERS=go,java adds them"
     )
