@@ -1,6 +1,7 @@
 """RFC 9700, where it asks for more than the others: rotation, reuse, the end of a chain, the password grant."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -12,6 +13,8 @@ from tests.redis_access import raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
 from tokenserver.rooms import Rooms
+from tokenserver.storage.sql import Transaction
+from tokenserver.tokens.models import RefreshFamily
 
 
 def test_reused_refresh_token_ends_the_chain(apps: Apps, api_of: Callable[[Flask], Api]):
@@ -40,10 +43,18 @@ def test_refresh_token_ends_when_idle_and_absolutely(apps: Apps, api_of: Callabl
     api, rooms = api_of(app), rooms_of(app)
 
     def pass_time(token: str, seconds: int) -> None:
-        """As Redis sees it."""
+        """As SQL sees it; what Redis and this process knew is gone."""
         family_id, _ = rooms.refresh_tokens.parse(token) or pytest.fail("no token of ours")
-        for field in ("r", "x"):
-            raw_redis(rooms.store).hincrby(rooms.feed.family_key(family_id), field, -seconds * 1000)
+        rooms.checkpoints.drain()
+
+        def shift(tx: Transaction) -> None:
+            family = tx.get(RefreshFamily, family_id) or pytest.fail("no family")
+            family.rotated_at -= timedelta(seconds=seconds)
+            family.expires_at -= timedelta(seconds=seconds)
+
+        rooms.database.write(shift)
+        raw_redis(rooms.store).delete(rooms.feed.family_key(family_id))
+        rooms.refresh_tokens._families.clear()
 
     forgotten, used = api.signed_in(), api.login()
     pass_time(forgotten["refresh_token"], 3601)

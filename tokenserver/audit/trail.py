@@ -9,12 +9,13 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, StatementError
 
 from tokenserver.audit import usage
 from tokenserver.audit.chain import NAMES, Chains
@@ -22,7 +23,7 @@ from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent, StreamPosition
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
 from tokenserver.storage.feed import Feed, Known, Mark, state_key
-from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.redis import RedisReplaced, UnknownContent
 from tokenserver.storage.sql import Transaction, new_id, utc_now
 from tokenserver.web.request_context import current
 
@@ -133,12 +134,29 @@ class Trail:
             )
             if not items:
                 return 0
-            self._feed.database.write(lambda tx: self._carry_from(tx, bucket, items))
+            self._carry_all(bucket, items)
             store.ask(bucket, lambda c: c.xdel(key, *(item_id for item_id, _ in items)))
         except RedisReplaced:
             self._feed.sync(bucket)
             return 0
+        except UnknownContent:
+            logger.error("the event stream in Redis isn't as this server writes it and begins anew")  # noqa: TRY400
+            store.ask(bucket, lambda c: c.delete(key))
+            return 0
         return len(items)
+
+    def _carry_all(self, bucket: int, items: Sequence[tuple[str, dict[str, str]]]) -> None:
+        database = self._feed.database
+        try:
+            database.write(partial(self._carry_from, bucket=bucket, items=items))
+        except (StatementError, ValueError):
+            # One of them fits into no row, so somebody else wrote it: the others must not wait for it for ever.
+            for item in items:
+                try:
+                    database.write(partial(self._carry_from, bucket=bucket, items=[item]))
+                except (StatementError, ValueError):
+                    logger.exception("an event of the stream can't be stored and is dropped")
+                    database.write(partial(self._carry_from, bucket=bucket, items=[(item[0], {})]))
 
     def drain_all(self) -> None:
         """Before the log or the counts are read: everything that was answered until now."""
@@ -148,7 +166,7 @@ class Trail:
     def _carry_from(self, tx: Transaction, bucket: int, items: Sequence[tuple[str, dict[str, str]]]) -> None:
         row = _locked_position(tx, f"{STREAM}:{bucket}" if bucket else STREAM)
         done = _number(row.position)
-        fresh = [fields["e"] for item_id, fields in items if _number(item_id) > done]
+        fresh = [fields.get("e", "") for item_id, fields in items if _number(item_id) > done]
         self._carry(tx, fresh)
         row.position = max(items[-1][0], row.position, key=_number)
 
@@ -160,13 +178,13 @@ class Trail:
             try:
                 at, endpoint, *rest = json.loads(text)
                 values = dict(zip(COLUMNS, rest, strict=True))
-            except ValueError:
-                # Of another version: the rest must not wait for it for ever.
+                moment = datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
+                counted.add(at // 1_000_000, endpoint, values)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
+                # Of another version, or somebody else's: the rest must not wait for it for ever.
                 logger.exception("an event of the stream can't be read and is dropped")
                 continue
-            counted.add(at // 1_000_000, endpoint, values)
             if self._keep_allowed or values["event"] != Event.ACCESS_ALLOWED:
-                moment = datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
                 rows.append({"id": new_id(), "at": moment} | values)
         if rows:
             writer = chains.writer(tx)

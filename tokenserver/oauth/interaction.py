@@ -15,7 +15,7 @@ from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.storage.feed import Feed, now_ms
-from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.redis import RedisReplaced, UnknownContent
 from tokenserver.web.rate_limit import Limit, RateLimits, network_of
 from tokenserver.web.request_context import current
 
@@ -69,14 +69,16 @@ class Interactions:
         """None for an unknown one, an expired one, and one of another browser."""
         if browser is None or not ID.fullmatch(interaction_id):
             return None
-        value = self._ask(interaction_id, lambda c, key: c.get(key))
-        if value is None:
-            return None
-        fields = json.loads(value)
-        if not secrets.compare_digest(fields["b"], _digest(browser)):
-            return None
-        resume = fields["r"].replace("{id}", interaction_id)
-        return Interaction(interaction_id, fields["t"], resume, fields["c"], fields["d"])
+        try:
+            fields = json.loads(self._ask(interaction_id, lambda c, key: c.get(key)) or "{}")
+            if not secrets.compare_digest(fields["b"], _digest(browser)):
+                return None
+            resume = fields["r"].replace("{id}", interaction_id)
+            if not LOCAL_PATH.fullmatch(resume):
+                return None
+            return Interaction(interaction_id, fields["t"], resume, fields["c"], fields["d"])
+        except (UnknownContent, ValueError, TypeError, KeyError, AttributeError):
+            return None  # there is none, or somebody else wrote it
 
     def replace(self, interaction: Interaction, browser: str) -> None:
         """What has ended meanwhile stays ended, and no replacement lives longer than the first."""

@@ -10,10 +10,13 @@ is another one, nothing is decided until the mirror was written again from SQL u
 """
 
 import json
+import logging
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -22,10 +25,12 @@ from sqlalchemy import BigInteger, LargeBinary, String, delete, insert, select, 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.redis import RedisReplaced, RedisStore
+from tokenserver.storage.redis import RedisReplaced, RedisStore, UnknownContent
 from tokenserver.storage.sql import Base, Database, Transaction, new_id
 
 T = TypeVar("T")
+
+logger = logging.getLogger("tokenserver.storage")
 
 # Entries outlive the longest token by this much: leeway of verifiers and skew between clocks.
 MARGIN_MS: Final = 120_000
@@ -57,6 +62,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, payload: str) -> "Entry":
+        """Raises ValueError, TypeError for what is none."""
         kind, subject, at = json.loads(payload)
         return cls(Kind(kind), subject, at)
 
@@ -121,6 +127,7 @@ class Mark(NamedTuple):
 
 Known = tuple[Mark, ...]  # one for each bucket
 NOTHING: Final = Mark("", "")
+POSITION: Final = re.compile(r"([0-9]{1,20}-[0-9]{1,20})?")
 
 
 class Feed:
@@ -190,6 +197,9 @@ class Feed:
                 done = self.store.run_script(bucket, "publish", keys, arguments)
             except RedisReplaced:
                 done = None
+            except UnknownContent:
+                self._write_anew(bucket)
+                continue
             if done:
                 return len(entries)
             self.verify(bucket)  # writes the mirror from SQL, these entries included
@@ -245,13 +255,13 @@ class Feed:
     def _sync(self, bucket: int) -> int:
         for _ in range(MAX_TRIES):
             try:
-                epoch, position = self.store.ask(
+                state = self.store.ask(
                     bucket, lambda c: cast("list[str | None]", c.hmget(state_key(bucket), ["epoch", "feed"]))
                 )
-            except RedisReplaced:
+            except (RedisReplaced, UnknownContent):
                 self.verify(bucket)
                 continue
-            if self._catch_up(bucket, Mark(epoch or "", position or "")):
+            if self._catch_up(bucket, _mark(state)):
                 return 1
         raise StoreUnavailable("redis", "the epoch keeps changing")
 
@@ -275,17 +285,31 @@ class Feed:
                 )
             except RedisReplaced:
                 return False
+            except UnknownContent:
+                self._write_anew(bucket)
+                return False
             for item_id, fields in items:
                 # Each entry names the one before it: one that was trimmed or evicted meanwhile is missed at once.
                 if fields.get("p") != here.position:
                     self.verify(bucket)
                     return False
-                self._apply(Entry.parse(fields["e"]))
+                try:
+                    entry = Entry.parse(fields["e"])
+                except (KeyError, ValueError, TypeError):
+                    self._write_anew(bucket)
+                    return False
+                self._apply(entry)
                 here = Mark(here.epoch, item_id)
                 self._know(bucket, here)
             if not items:
                 self.verify(bucket)  # the entries that the state speaks of are gone
         return bool(items)
+
+    def _write_anew(self, bucket: int) -> None:
+        """What lies there was written by somebody else: without a state, SQL's entries take its place."""
+        logger.error("the feed in Redis isn't as this server writes it; it is written anew from SQL")
+        self.store.ask_unverified(bucket, lambda c: c.delete(state_key(bucket)))
+        self.verify(bucket)
 
     def _know(self, bucket: int, mark: Mark) -> None:
         """A reader in another thread meets the old or the new."""
@@ -333,10 +357,14 @@ class Feed:
             self._verifications[bucket] += 1
 
     def _look(self, bucket: int) -> tuple[str, Mark]:
-        run_id, (epoch, position) = self.store.ask_unverified(
-            bucket, lambda c: cast("list[str | None]", c.hmget(state_key(bucket), ["epoch", "feed"]))
-        )
-        return run_id, Mark(epoch or "", position or "")
+        try:
+            run_id, state = self.store.ask_unverified(
+                bucket, lambda c: cast("list[str | None]", c.hmget(state_key(bucket), ["epoch", "feed"]))
+            )
+        except UnknownContent:
+            run_id, _ = self.store.ask_unverified(bucket, lambda c: c.delete(state_key(bucket)))
+            return run_id, NOTHING
+        return run_id, _mark(state)
 
     def _write_mirror(self, bucket: int, epoch: str, entries: list[Entry]) -> Mark:
         def write(client: Any) -> str:
@@ -424,7 +452,11 @@ class Feed:
             )
         except RedisReplaced as error:
             raise StoreUnavailable("redis", "replaced just now") from error
-        return {Entry.parse(fields["e"]) for _, fields in items}
+        found = set()
+        for _, fields in items:
+            with suppress(KeyError, ValueError, TypeError):
+                found.add(Entry.parse(fields["e"]))
+        return found
 
     def purge(self, limit: int = 1000) -> int:
         """Delete expired rows, at most `limit`; how many. Only after a `reconcile`: a row that was never mirrored
@@ -450,6 +482,12 @@ def feed_key(bucket: int) -> str:
 def _live_entries(tx: Transaction) -> list[Entry]:
     rows = tx.execute(select(FeedRow).where(FeedRow.expires_at > now_ms()).order_by(FeedRow.created_at))
     return [Entry(Kind(row.kind), row.subject, row.at) for row in rows.scalars()]
+
+
+def _mark(state: list[str | None]) -> Mark:
+    """As it stands in Redis; NOTHING where that is none."""
+    epoch, position = state[0] or "", state[1] or ""
+    return Mark(epoch, position) if POSITION.fullmatch(position) else NOTHING
 
 
 def _order(position: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Redis: its nodes, its Lua scripts, and the question whether this is still the Redis we knew."""
 
 import hashlib
+import re
 import threading
 import time
 import zlib
@@ -40,6 +41,19 @@ AWAY: Final = (
     OutOfMemoryError,
     NoPermissionError,
 )
+
+
+# The type of a value is another one; or a script stumbled over what it read.
+UNREADABLE: Final = re.compile(r"\b(WRONGTYPE|user_script)\b")
+
+
+class UnknownContent(StoreUnavailable):
+    """At a key lies what no server of this kind wrote there: a value of another type, or one that a script can't
+    read. Who has a copy in SQL may write it anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("redis", "a value there isn't as this server writes it")
 
 
 class RedisReplaced(redis.RedisError):
@@ -191,9 +205,7 @@ class RedisStore:
         except (MovedError, AskError, TryAgainError) as error:
             raise StoreUnavailable("redis", "a slot of the cluster is being moved") from error
         except redis.RedisError as error:
-            if _is_away(error):
-                raise StoreUnavailable("redis", reason_of(error)) from error
-            raise
+            raise _unavailable(error) or error from error
 
     def _home(self, bucket: int) -> Node:
         """Raises StoreUnavailable at once while it is known to be away."""
@@ -220,15 +232,18 @@ class RedisStore:
         return node
 
     def _give_up(self, bucket: int, error: redis.RedisError) -> None:
-        """Raises StoreUnavailable for what is no fault of the question."""
+        """Raises StoreUnavailable for what is no fault of the question, UnknownContent among it."""
         if isinstance(error, ReadOnlyError | NotMaster | ClusterDownError):
             self.relocate(bucket)  # the master is elsewhere by now, or nowhere
-        if _is_away(error):
-            raise StoreUnavailable("redis", reason_of(error)) from error
+        if unavailable := _unavailable(error):
+            raise unavailable from error
 
 
-def _is_away(error: redis.RedisError) -> bool:
-    return isinstance(error, AWAY) or (isinstance(error, redis.ResponseError) and bool(NOT_NOW.search(str(error))))
+def _unavailable(error: redis.RedisError) -> StoreUnavailable | None:
+    refused = isinstance(error, redis.ResponseError)
+    if isinstance(error, AWAY) or (refused and NOT_NOW.search(str(error))):
+        return StoreUnavailable("redis", reason_of(error))
+    return UnknownContent() if refused and UNREADABLE.search(str(error)) else None
 
 
 @cache

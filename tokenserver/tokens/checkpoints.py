@@ -3,6 +3,7 @@
 What it writes only ever grows, so it may write twice, late, or beside another drainer; a lease keeps that rare.
 """
 
+import logging
 import secrets
 from datetime import UTC, datetime
 from typing import Final, cast
@@ -11,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, update
 
 from tokenserver.storage.feed import Feed
-from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.redis import RedisReplaced, UnknownContent
 from tokenserver.tokens.models import RefreshFamily
 from tokenserver.tokens.refresh_token import rotations_key
 from tokenserver.tokens.sessions import Sessions
@@ -20,6 +21,9 @@ LEASE_BUCKET: Final = 0
 LEASE_KEY: Final = "ts:{0}:drainer"
 LEASE_MS: Final = 600
 BATCH: Final = 1000
+FIRST: Final = (0, datetime.fromtimestamp(0, UTC))
+
+logger = logging.getLogger("tokenserver.tokens")
 
 
 class Checkpoints:
@@ -60,17 +64,25 @@ class Checkpoints:
         except RedisReplaced:
             self._feed.sync(bucket)
             return 0
+        except UnknownContent:
+            logger.error("the rotations in Redis aren't as this server writes them")  # noqa: TRY400
+            self._store.ask(bucket, lambda c: c.delete(key))
+            return 0
         return len(items)
 
     def _write(self, events: list[dict[str, str]]) -> None:
-        newest: dict[str, tuple[int, int]] = {}
+        newest: dict[UUID, tuple[int, datetime]] = {}
+        ended: list[UUID] = []
         for event in events:
-            if "g" in event:
-                newest[event["f"]] = max(newest.get(event["f"], (0, 0)), (int(event["g"]), int(event["r"])))
-        rows = [
-            {"family": UUID(family), "to": generation, "at": datetime.fromtimestamp(ms / 1000, UTC)}
-            for family, (generation, ms) in newest.items()
-        ]
+            try:
+                family = UUID(event["f"])
+                if "g" in event:
+                    newest[family] = max(newest.get(family, FIRST), _generation(event))
+                if "d" in event:
+                    ended.append(family)
+            except (KeyError, ValueError, OverflowError, OSError):
+                logger.exception("a rotation in Redis can't be read and is dropped")
+        rows = [{"family": family, "to": to, "at": at} for family, (to, at) in newest.items()]
         if rows:
             table = RefreshFamily.__table__
             statement = (
@@ -81,6 +93,13 @@ class Checkpoints:
             )
             self._feed.database.write(lambda tx: tx.connection().execute(statement, rows))
         # The request that met the reuse ends the family itself; here is who finishes when it was killed midway.
-        for event in events:
-            if "d" in event:
-                self._sessions.end_reused(UUID(event["f"]))
+        for family in ended:
+            self._sessions.end_reused(family)
+
+
+def _generation(event: dict[str, str]) -> tuple[int, datetime]:
+    """And since when. Raises ValueError for what is none."""
+    generation = int(event["g"])
+    if generation >= 1 << 31:
+        raise ValueError("beyond what a column holds")
+    return generation, datetime.fromtimestamp(int(event["r"]) / 1000, UTC)

@@ -7,11 +7,11 @@ with a checkpoint of the generation. `docs/refresh-tokens.md` tells the whole st
 
 import hashlib
 import hmac
-import json
+import logging
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, cast
 from uuid import UUID
@@ -21,14 +21,19 @@ from sqlalchemy import select
 from tokenserver.audit.trail import FULL, LOG_FULL, events_key
 from tokenserver.errors import Overloaded, StoreUnavailable
 from tokenserver.storage.cache import Cache
-from tokenserver.storage.feed import Feed, Known, now_ms, state_key
-from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.feed import Feed, Known, Mark, now_ms, state_key
+from tokenserver.storage.redis import RedisReplaced, UnknownContent
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
+from tokenserver.tokens.refresh_family import Checkpoint, Family, ms
 
 PREFIX: Final = "rt_"
 LENGTH: Final = 16 + 4 + 32
 CACHED_FAMILIES: Final = 10_000
+MAX_TRIES: Final = 8
+MAC: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+logger = logging.getLogger("tokenserver.tokens")
 
 
 class Outcome(StrEnum):
@@ -48,82 +53,6 @@ class Spent(NamedTuple):
 
     outcome: Outcome
     token: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What never changes about a family. `scope` None: whatever the user holds, as of each refresh. `claims`: the
-    claims asked for by name, as JSON, or None.
-
-    `authenticated_at`, `expires_at` in ms since 1970, `idle_lifetime` in ms.
-    """
-
-    id: UUID
-    session_id: UUID
-    user_id: UUID
-    client_id: str
-    scope: str | None
-    audience: tuple[str, ...]
-    authenticated_at: int
-    amr: tuple[str, ...]
-    expires_at: int
-    idle_lifetime: int
-    binding: str | None
-    claims: str | None = None
-
-    def to_hash(self) -> list[str | int]:
-        """Fields for Redis; short ones, since there may be millions of families."""
-        fields: list[str | int] = ["u", self.user_id.hex, "s", self.session_id.hex, "c", self.client_id]
-        fields += ["a", " ".join(self.audience), "t", self.authenticated_at, "m", " ".join(self.amr)]
-        fields += ["x", self.expires_at, "i", self.idle_lifetime]
-        if self.scope is not None:
-            fields += ["o", self.scope]
-        if self.binding is not None:
-            fields += ["b", self.binding]
-        if self.claims is not None:
-            fields += ["q", self.claims]
-        return fields
-
-    @classmethod
-    def from_hash(cls, family_id: UUID, fields: dict[str, str]) -> "Family":
-        return cls(
-            id=family_id,
-            session_id=UUID(fields["s"]),
-            user_id=UUID(fields["u"]),
-            client_id=fields["c"],
-            scope=fields.get("o"),
-            audience=tuple(fields["a"].split()),
-            authenticated_at=int(fields["t"]),
-            amr=tuple(fields["m"].split()),
-            expires_at=int(fields["x"]),
-            idle_lifetime=int(fields["i"]),
-            binding=fields.get("b"),
-            claims=fields.get("q"),
-        )
-
-    @classmethod
-    def from_rows(cls, family: RefreshFamily, session: Session) -> "Family":
-        return cls(
-            id=family.id,
-            session_id=session.id,
-            user_id=family.user_id,
-            client_id=family.client_id,
-            scope=family.scope,
-            audience=tuple(family.audience),
-            authenticated_at=_ms(family.authenticated_at or session.authenticated_at),
-            amr=tuple(session.amr if family.amr is None else family.amr),
-            expires_at=_ms(family.expires_at),
-            idle_lifetime=family.idle_lifetime * 1000,
-            binding=family.binding,
-            claims=None if family.claims is None else json.dumps(family.claims, separators=(",", ":")),
-        )
-
-
-class _Checkpoint(NamedTuple):
-    family: Family
-    generation: int
-    rotated_at: int
-    ended: bool
 
 
 class RefreshTokens:
@@ -165,7 +94,7 @@ class RefreshTokens:
         When Redis was replaced at this very moment, the first refresh finds the family in SQL.
         """
         self._families.put(family.id, family, self._families.ticket())
-        self._restore(_Checkpoint(family, 1, _ms(rotated_at), ended=False))
+        self._restore(Checkpoint(family, 1, ms(rotated_at), ended=False), "")
         return self.issue(family.id, 1)
 
     def find(self, family_id: UUID) -> Family | None:
@@ -173,24 +102,22 @@ class RefreshTokens:
         family = self._families.get(family_id)
         if family is None:
             ticket = self._families.ticket()
-            family = self._read_redis(family_id)
-            if family is None:
-                checkpoint = self._read_sql(family_id)
-                family = checkpoint.family if checkpoint else None
-            if family is not None:
+            known = self._read_redis(family_id)
+            if known is None and (known := self._read_sql(family_id)) is not None:
+                self._merge(known)
+            if known is not None:
+                family = known.family
                 self._families.put(family_id, family, ticket)
         return family
 
     def is_live(self, family_id: UUID, generation: int) -> bool:
         """For introspection: would `spend` rotate this generation? Asks Redis, and SQL when Redis doesn't know."""
         for _ in range(2):
-            fields = self._read_hash(family_id)
-            if fields is not None:
-                now = now_ms()
-                expired = now >= int(fields["x"]) or now >= int(fields["r"]) + int(fields["i"])
-                return "d" not in fields and not expired and generation >= int(fields["g"])
+            known = self._read_redis(family_id)
+            if known is not None:
+                return not known.ended and _drop_at(known) > now_ms() and generation >= known.generation
             checkpoint = self._read_sql(family_id)
-            if checkpoint is None or self._restore(checkpoint) not in {None, Outcome.STALE}:
+            if checkpoint is None or self._merge(checkpoint) not in {None, Outcome.STALE}:
                 return False
         raise StoreUnavailable("redis", "the epoch keeps changing")
 
@@ -205,74 +132,121 @@ class RefreshTokens:
         Raises StoreUnavailable; the token is then spent or not, and a retry within the grace gets its successor.
         """
         bucket = self._feed.bucket_of(family.id)
-        keys = [self._feed.family_key(family.id), state_key(bucket), rotations_key(bucket), events_key(bucket)]
-        merged = False
-        while True:
-            arguments = [*known[bucket], generation, self._grace_ms, family.id.hex, int(merged), event, FULL]
+        outcome, live = self._rotate(family, generation, known[bucket], event, "unasked")
+        if outcome == "unverified":
+            # Redis lost this family or some of its rotations, or the token is an old one: SQL's checkpoint decides.
             try:
-                reply = self._store.run_in_time(bucket, "rotate", keys, arguments)
-            except RedisReplaced:
-                return self._stale(bucket)
-            outcome, live = cast("tuple[str, int]", reply)
-            if outcome == Outcome.STALE:
-                return self._stale(bucket)
-            if outcome == "full":
-                raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
-            if outcome not in {"unverified", "ahead"}:
-                break
-            # Redis lost this family or some of its rotations: SQL's checkpoint joins in, once.
-            if merged:
-                raise StoreUnavailable("redis", "a family vanishes as soon as it is restored")
-            merged = True
-            checkpoint = self._read_sql(family.id)
-            if checkpoint is None:
-                return Spent(Outcome.ENDED)
-            refusal = self._restore(checkpoint)
-            if refusal is not None:
-                return self._stale(bucket) if refusal is Outcome.STALE else Spent(refusal)
+                checkpoint = self._read_sql(family.id)
+            except StoreUnavailable:
+                outcome, live = self._rotate(family, generation, known[bucket], event, "away")
+            else:
+                refusal = self._merge(checkpoint) if checkpoint else Outcome.ENDED
+                if checkpoint is None or refusal is not None:
+                    return self._stale(bucket) if refusal is Outcome.STALE else Spent(refusal or Outcome.ENDED)
+                self._families.put(family.id, checkpoint.family, self._families.ticket())
+                outcome, live = self._rotate(checkpoint.family, generation, known[bucket], event, "merged")
+        if outcome == "unverified":
+            raise StoreUnavailable("redis", "a family vanishes as soon as it is restored")
+        if outcome == Outcome.STALE:
+            return self._stale(bucket)
         result = Outcome(outcome)
         if result in {Outcome.ROTATED, Outcome.REPLAYED, Outcome.FAST_FORWARDED}:
             return Spent(result, self.issue(family.id, live))
         return Spent(result)
 
+    def _rotate(self, family: Family, generation: int, known: Mark, event: str, asked: str) -> tuple[str, int]:
+        """What `rotate.lua` answers."""
+        bucket, secrets = self._feed.bucket_of(family.id), self._secrets()
+        keys = [self._feed.family_key(family.id), state_key(bucket), rotations_key(bucket), events_key(bucket)]
+        arguments = [*known, generation, self._grace_ms, family.id.hex, asked, event, FULL]
+        arguments += [family.expires_at, family.idle_lifetime]
+        arguments += [" ".join(family.mac(secret, generation) for secret in secrets)]
+        arguments += [family.mac(secrets[0], generation + 1)]
+        try:
+            outcome, live = cast("tuple[str, int]", self._store.run_in_time(bucket, "rotate", keys, arguments))
+        except RedisReplaced:
+            return Outcome.STALE, 0
+        if outcome == "full":
+            raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
+        return outcome, live
+
     def _stale(self, bucket: int) -> Spent:
         self._feed.sync(bucket)
         return Spent(Outcome.STALE)
 
-    def _restore(self, checkpoint: _Checkpoint) -> Outcome | None:
-        """Merge a checkpoint into Redis; or say why not."""
+    def _merge(self, checkpoint: Checkpoint) -> Outcome | None:
+        """Put SQL's checkpoint beside what Redis knows, and keep the later generation; or say why not."""
+        family_id = checkpoint.family.id
+        for _ in range(MAX_TRIES):
+            fields = self._read_fields(family_id)
+            if fields is None:
+                return Outcome.STALE
+            known = self._written_here(family_id, fields)
+            if known is not None and known.generation > checkpoint.generation:
+                checkpoint = checkpoint._replace(generation=known.generation, rotated_at=known.rotated_at)
+            refusal = self._restore(checkpoint, _mac_of(fields))
+            if refusal is not Outcome.ROTATED:
+                return refusal
+        raise StoreUnavailable("redis", "a family is written again and again")
+
+    def _restore(self, checkpoint: Checkpoint, there: str) -> Outcome | None:
+        """Write a checkpoint into Redis; or say why not. `there`: the MAC that was read in its place. ROTATED: by
+        now it is another one."""
         family = checkpoint.family
-        drop_at = min(family.expires_at, checkpoint.rotated_at + family.idle_lifetime)
         if checkpoint.ended:
             return Outcome.ENDED
-        if drop_at <= now_ms():
+        if (drop_at := _drop_at(checkpoint)) <= now_ms():
             return Outcome.EXPIRED
         bucket = self._feed.bucket_of(family.id)
         keys = [self._feed.family_key(family.id), state_key(bucket)]
         epoch = self._feed.epoch(bucket)
-        args = [epoch, checkpoint.generation, checkpoint.rotated_at, drop_at, *family.to_hash()]
+        args: list[str | int] = [epoch, there, drop_at, "e", epoch, "g", checkpoint.generation]
+        args += ["r", checkpoint.rotated_at, "h", family.mac(self._secrets()[0], checkpoint.generation)]
         try:
-            done = self._store.run_script(bucket, "restore", keys, args)
+            done = self._store.run_script(bucket, "restore", keys, [*args, *family.to_hash()])
         except RedisReplaced:
             done = 0
-        return None if done else Outcome.STALE
+        return {0: Outcome.STALE, 1: None, 2: Outcome.ROTATED}[done]
 
-    def _read_hash(self, family_id: UUID) -> dict[str, str] | None:
-        """What Redis holds of a family, if it was compared with SQL in this epoch."""
+    # What the stores know
+
+    def _read_fields(self, family_id: UUID) -> dict[str, str] | None:
+        """What lies in Redis. None: it was replaced just now, and nothing in it is believed."""
         bucket, key = self._feed.bucket_of(family_id), self._feed.family_key(family_id)
         try:
-            fields = self._store.ask(bucket, lambda c: cast("dict[str, str]", c.hgetall(key)))
+            return self._store.ask(bucket, lambda c: cast("dict[str, str]", c.hgetall(key)))
         except RedisReplaced:
             self._feed.sync(bucket)
             return None
-        return fields if fields.get("e") == self._feed.epoch(bucket) and "u" in fields else None
+        except UnknownContent:
+            return {}
 
-    def _read_redis(self, family_id: UUID) -> Family | None:
-        fields = self._read_hash(family_id)
-        return Family.from_hash(family_id, fields) if fields else None
+    def _written_here(self, family_id: UUID, fields: dict[str, str]) -> Checkpoint | None:
+        """None for what this server didn't write: it counts as if it weren't there."""
+        mac = _mac_of(fields)
+        try:
+            family = Family.from_hash(family_id, fields)
+            known = Checkpoint(family, int(fields["g"]), int(fields["r"]), "d" in fields)
+            good = [hmac.compare_digest(family.mac(secret, known.generation), mac) for secret in self._secrets()]
+        except (KeyError, ValueError, OverflowError):
+            good = []
+        if any(good):
+            return known
+        if mac:
+            logger.warning(
+                "refresh family %s in Redis isn't as this server wrote it; SQL's copy is used", family_id
+            )
+        return None
 
-    def _read_sql(self, family_id: UUID) -> _Checkpoint | None:
-        def read(tx: Transaction) -> _Checkpoint | None:
+    def _read_redis(self, family_id: UUID) -> Checkpoint | None:
+        """If it was compared with SQL in this epoch."""
+        fields = self._read_fields(family_id)
+        if not fields or fields.get("e") != self._feed.epoch(self._feed.bucket_of(family_id)):
+            return None
+        return self._written_here(family_id, fields)
+
+    def _read_sql(self, family_id: UUID) -> Checkpoint | None:
+        def read(tx: Transaction) -> Checkpoint | None:
             row = tx.execute(
                 select(RefreshFamily, Session)
                 .join(Session, Session.id == RefreshFamily.session_id)
@@ -282,14 +256,20 @@ class RefreshTokens:
                 return None
             family, session = row
             ended = family.ended_at is not None or session.ended_at is not None
-            return _Checkpoint(Family.from_rows(family, session), family.generation, _ms(family.rotated_at), ended)
+            return Checkpoint(Family.from_rows(family, session), family.generation, ms(family.rotated_at), ended)
 
         return self._feed.database.read(read)
 
 
+def _mac_of(fields: dict[str, str]) -> str:
+    """As `restore.lua` sees it."""
+    mac = fields.get("h", "")
+    return mac if MAC.fullmatch(mac) else ""
+
+
+def _drop_at(checkpoint: Checkpoint) -> int:
+    return min(checkpoint.family.expires_at, checkpoint.rotated_at + checkpoint.family.idle_lifetime)
+
+
 def rotations_key(bucket: int) -> str:
     return f"ts:{{{bucket}}}:rotations"
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.astimezone(UTC).timestamp() * 1000)

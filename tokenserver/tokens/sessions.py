@@ -15,7 +15,7 @@ from tokenserver.audit.record import record
 from tokenserver.storage.feed import Change, Feed, Kind
 from tokenserver.storage.sql import Transaction, new_id, utc_now
 from tokenserver.tokens.models import LogoutDelivery, RefreshFamily, Session, SessionClient
-from tokenserver.tokens.refresh_token import Family
+from tokenserver.tokens.refresh_family import Family
 
 # So long an operator can see how a session ended.
 ENDED_KEPT_DAYS: Final = 30

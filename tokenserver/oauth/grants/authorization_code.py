@@ -13,7 +13,7 @@ from tokenserver.oauth.grants.request import Collaborators, TokenRequest, event_
 from tokenserver.oauth.issuing import UserContext
 from tokenserver.storage.sql import Transaction, utc_now
 from tokenserver.tokens.models import AuthorizationCode, Session
-from tokenserver.tokens.refresh_token import Family
+from tokenserver.tokens.refresh_family import Family
 from tokenserver.web.request_context import current
 
 

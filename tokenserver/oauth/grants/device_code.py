@@ -10,7 +10,7 @@ from tokenserver.oauth.errors import InvalidGrant
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest, event_of
 from tokenserver.oauth.issuing import UserContext
 from tokenserver.storage.sql import Transaction
-from tokenserver.tokens.refresh_token import Family
+from tokenserver.tokens.refresh_family import Family
 from tokenserver.web.request_context import current
 
 

@@ -14,7 +14,7 @@ from tokenserver.oauth.grants.request import Collaborators, TokenRequest, event_
 from tokenserver.oauth.issuing import UserContext
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import Session
-from tokenserver.tokens.refresh_token import Family
+from tokenserver.tokens.refresh_family import Family
 from tokenserver.tokens.sessions import SignIn
 from tokenserver.web.request_context import current
 

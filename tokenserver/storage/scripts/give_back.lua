@@ -3,7 +3,8 @@ for i, key in ipairs(KEYS) do
   if ARGV[i] == '0' then
     redis.call('DEL', key)
   else
-    local free = redis.call('GET', key)
+    local there = redis.pcall('GET', key)
+    local free = type(there) == 'string' and tonumber(there)
     if free then
       redis.call('SET', key, string.format('%.3f', free - ARGV[i]), 'KEEPTTL')
     end

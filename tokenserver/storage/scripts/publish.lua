@@ -16,7 +16,7 @@ redis.call('HSET', KEYS[1], 'feed', last)
 -- An ended family stays as a tombstone for a while, so that replays of its tokens cost SQL nothing.
 for i = 3, 2 + tonumber(ARGV[3]) do
   if redis.call('EXISTS', KEYS[i]) == 1 then
-    redis.call('HSET', KEYS[i], 'd', '1')
+    redis.pcall('HSET', KEYS[i], 'd', '1') -- what is no family there is none for `rotate` either
   end
 end
 return 1

@@ -1,15 +1,19 @@
--- Put a family as SQL knows it beside what Redis knows, and keep the later of the two generations.
+-- Put a family into Redis, in the place of what lies there.
 -- KEYS: family, state
--- ARGV: epoch, generation, rotated at (ms), drop the key at (ms), field, value, …
--- Returns 1, or 0 when Redis is of another epoch.
+-- ARGV: epoch, MAC that the caller read there (empty: none), drop the key at (ms), field, value, …
+-- Returns 1; 0 when Redis is of another epoch; 2 when somebody wrote the family meanwhile: read it again.
 if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then
   return 0
 end
-local generation, rotated_at = ARGV[2], ARGV[3]
-local known = redis.call('HMGET', KEYS[1], 'g', 'r', 'd')
-if known[1] and tonumber(known[1]) > tonumber(generation) then
-  generation, rotated_at = known[1], known[2]
+local there = redis.pcall('HMGET', KEYS[1], 'h', 'd')
+local mac = there[1] and string.match(there[1], '^[%w_-]+$') or ''
+if mac ~= ARGV[2] then
+  return 2
 end
-redis.call('HSET', KEYS[1], 'e', ARGV[1], 'g', generation, 'r', rotated_at, unpack(ARGV, 5))
-redis.call('PEXPIREAT', KEYS[1], ARGV[4])
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if there[2] then
+  redis.call('HSET', KEYS[1], 'd', '1')
+end
+redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 return 1

@@ -1,14 +1,17 @@
 -- Spend one generation of a refresh family.
 -- KEYS: family, state, rotations, events
 -- ARGV: epoch and feed position that the caller knows, presented generation, grace (ms), family id,
---       1 when SQL's checkpoint was merged just now (a later generation is proof of lost writes, not of theft),
+--       what SQL's checkpoint said: `unasked`, `merged` (it was put beside what Redis knew just now) or `away`,
 --       the event (JSON) of the token that goes out with the successor, most events that may wait,
+--       the family's absolute end (ms since 1970) and idle lifetime (ms), MACs of the presented generation, one for
+--       each secret of the ring, MAC of the generation after it,
 --       deadline (ms since 1970): held up on its way until its caller had tried again and gone on, it would find
 --       its generation long consumed, and take that for theft
--- Returns {outcome, generation}. Only `rotated`, `replayed` leave a live token: `generation`.
+-- Returns {outcome, generation}. Only `rotated`, `replayed` leave a live token: `generation`. `unverified`: what lies
+-- here isn't known to be right, and nothing was done: merge SQL's checkpoint, and ask again.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local deadline = tonumber(ARGV[9])
+local deadline = tonumber(ARGV[13])
 if deadline > 0 and now > deadline then
   return {'late', 0}
 end
@@ -19,25 +22,30 @@ end
 if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[8]) then
   return {'full', 0}
 end
-local family = redis.call('HMGET', KEYS[1], 'g', 'r', 'e', 'x', 'i', 'd')
-if not family[1] or family[3] ~= ARGV[1] then
+local family = redis.pcall('HMGET', KEYS[1], 'g', 'r', 'e', 'h', 'd')
+local current, rotated_at = tonumber(family[1]), tonumber(family[2])
+if not current or current ~= current or not rotated_at or family[3] ~= ARGV[1] then
   return {'unverified', 0}
 end
-if family[6] then
+if family[5] then
   return {'ended', 0}
 end
-local current, rotated_at = tonumber(family[1]), tonumber(family[2])
-local expires_at, idle = tonumber(family[4]), tonumber(family[5])
+local expires_at, idle = tonumber(ARGV[9]), tonumber(ARGV[10])
 if now >= expires_at or now >= rotated_at + idle then
   return {'expired', 0}
 end
-local presented = tonumber(ARGV[3])
-if presented > current and ARGV[6] ~= '1' then
-  return {'ahead', 0}
+local presented, checkpoint, mac = tonumber(ARGV[3]), ARGV[6], family[4] or ''
+-- A later generation is proof of lost writes, not of theft, when SQL's checkpoint was merged.
+if presented > current and checkpoint ~= 'merged' then
+  return {'unverified', 0}
+end
+-- Nobody who writes here without the ring's secrets can make the MAC of another generation.
+if presented == current and not (#mac == #ARGV[12] and string.find(ARGV[11], mac, 1, true)) then
+  return {'unverified', 0}
 end
 if presented >= current then
   local next_generation = presented + 1
-  redis.call('HSET', KEYS[1], 'g', next_generation, 'r', string.format('%.0f', now))
+  redis.call('HSET', KEYS[1], 'g', next_generation, 'r', string.format('%.0f', now), 'h', ARGV[12])
   redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.min(expires_at, now + idle)))
   redis.call('XADD', KEYS[3], '*', 'f', ARGV[5], 'g', next_generation, 'r', string.format('%.0f', now))
   redis.call('XADD', KEYS[4], '*', 'e', ARGV[7])
@@ -50,12 +58,16 @@ end
 -- replaced in the half minute after the rotation, the answer may have been lost with it, and nobody could ask again
 -- meanwhile: it counts from the moment at which the successor was ready.
 local grace = tonumber(ARGV[4])
-local began = tonumber(state[3] or '0')
+local began = tonumber(state[3] or '0') or 0
 local interrupted = rotated_at <= began and began - rotated_at < 30000
-if presented == current - 1
-  and (math.abs(now - rotated_at) < grace or (interrupted and math.abs(now - began) < grace)) then
+local in_grace = math.abs(now - rotated_at) < grace or (interrupted and math.abs(now - began) < grace)
+if presented == current - 1 and in_grace and (checkpoint == 'merged' or mac == ARGV[12]) then
   redis.call('XADD', KEYS[4], '*', 'e', ARGV[7])
   return {'replayed', current}
+end
+-- It looks like theft: SQL knows better when it was consumed.
+if checkpoint == 'unasked' then
+  return {'unverified', 0}
 end
 redis.call('HSET', KEYS[1], 'd', '1')
 redis.call('XADD', KEYS[3], '*', 'f', ARGV[5], 'd', '1')
