@@ -41,7 +41,7 @@ class LiveServer:
 
     @classmethod
     def at(cls, folder: Path, **options: str) -> "LiveServer":
-        """`options`: settings without their prefix, in small letters. Not started yet."""
+        """`options`: settings without their prefix, in small letters; `{port}` is the port. Not started yet."""
         port = free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TOKENSERVER_")} | {
             "TOKENSERVER_PORT": str(port),
@@ -50,7 +50,7 @@ class LiveServer:
             "TOKENSERVER_KEYS_DIR": str(folder / "keys"),
             "TOKENSERVER_ADMIN_PASSWORD": ADMIN_PASSWORD,
         }
-        environment |= {f"TOKENSERVER_{name.upper()}": value for name, value in options.items()}
+        environment |= {f"TOKENSERVER_{n.upper()}": v.replace("{port}", str(port)) for n, v in options.items()}
         return cls(f"http://127.0.0.1:{port}", folder, environment)
 
     @property

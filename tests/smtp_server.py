@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -162,20 +162,21 @@ class _Talk:
     on_rset = on_noop
 
 
-@pytest.fixture
-def smtp() -> Iterator[Callable[..., SmtpServer]]:
-    made: list[SmtpServer] = []
-
-    def make(
-        *, tls: ssl.SSLContext | None = None, is_implicit: bool = False, password: str | None = None
-    ) -> SmtpServer:
-        server = SmtpServer(socket.create_server(("127.0.0.1", 0)), tls, is_implicit, password)
-        made.append(server)
-        threading.Thread(target=server.serve, daemon=True).start()
-        return server
-
-    yield make
-    for server in made:
+@contextmanager
+def listening(
+    *, tls: ssl.SSLContext | None = None, is_implicit: bool = False, password: str | None = None
+) -> Iterator[SmtpServer]:
+    server = SmtpServer(socket.create_server(("127.0.0.1", 0)), tls, is_implicit, password)
+    threading.Thread(target=server.serve, daemon=True).start()
+    try:
+        yield server
+    finally:
         with suppress(OSError):
             server.socket.shutdown(socket.SHUT_RDWR)
         server.socket.close()
+
+
+@pytest.fixture
+def smtp() -> Iterator[Callable[..., SmtpServer]]:
+    with ExitStack() as made:
+        yield lambda **options: made.enter_context(listening(**options))

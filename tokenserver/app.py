@@ -148,6 +148,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
             people=rooms.people,
             passwords=rooms.passwords,
             login=rooms.login,
+            factors=rooms.second_factors,
             sessions=rooms.sessions,
             pages=rooms.pages,
         )

@@ -2,6 +2,7 @@
 16.2.5), and no line of a log was made by somebody else (16.4.1).
 """
 
+import html
 import json
 import re
 import secrets
@@ -17,8 +18,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import httpx
 import pytest
 
+from tests.authenticator import Authenticator
+from tests.faults.stores import wait_until
 from tests.live_server import ADMIN_PASSWORD, LiveServer, serving
 from tests.person import Answer, Landing, Person
+from tests.smtp_server import SmtpServer, listening
 from tokenserver.identity.second_factors import totp
 from tokenserver.oauth.grants import GRANTS
 
@@ -27,7 +31,7 @@ CALLBACK = "https://app.example/cb"
 SECRET = re.compile(
     r"(?:new_|current_)?password|client_secret|code|code_verifier|(?:access|refresh|id|subject|actor)_token|token|"
     r"id_token_hint|registration_access_token|device_code|user_code|client_assertion|assertion|otp|csrf|confirmed|"
-    r"interaction|secret|recovery_codes?|initial_access_token"
+    r"interaction|secret|recovery_codes?|initial_access_token|challenge|signature|clientDataJSON|attestationObject"
 )
 # "code" is also what the word of an error is called, and `token` may be none.
 LEAST = 8
@@ -50,6 +54,9 @@ class Watched(httpx.Client):
         if isinstance(value, list):
             for each in value:
                 self._note(name, each, what)
+        elif isinstance(value, dict):
+            for inner, each in value.items():
+                self._note(inner, each, what)
         elif isinstance(value, str) and SECRET.fullmatch(name) and len(value) >= LEAST:
             self.seen.setdefault(value, f"{name} of {what}")
 
@@ -88,9 +95,11 @@ class Watched(httpx.Client):
 class Run:
     """What people and clients do; `seen`: the secrets, each with where it came from."""
 
-    def __init__(self, server: LiveServer) -> None:
+    def __init__(self, server: LiveServer, mail: SmtpServer) -> None:
         self.server = server
-        self.seen: dict[str, str] = {}
+        self.mail = mail
+        self.origin = server.environment["TOKENSERVER_ISSUER"]
+        self.seen: dict[str, str] = {str(mail.password): "password of the mail server"}
         self.http = Watched(self.seen, server.url)
         self.password = f"pw {secrets.token_urlsafe(12)}"
         self.granted: set[str] = set()
@@ -105,13 +114,25 @@ class Run:
         return self.post("/oauth/token", data=form)
 
     def person(self, username: str) -> Person:
-        http = Watched(self.seen, self.server.url)
+        http = Watched(self.seen, self.origin)
 
         def send(method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
             response = http.request(method, url, headers=headers, content=body)
             return Answer(response.status_code, response.headers, response.text)
 
-        return Person(send, self.server.url, username, self.password)
+        return Person(send, self.origin, username, self.password)
+
+    def link_to(self, recipient: str, page: str, count: int = 1) -> str:
+        """The token of the last of so many links that are mailed."""
+
+        def links() -> list[str]:
+            letters = [each.text for each in self.mail.received if recipient in each.recipients]
+            return [found[1] for text in letters if (found := re.search(rf"{page}\S*?token=([\w-]+)", text))]
+
+        wait_until(lambda: len(links()) == count, f"{count} letters to {recipient}", patience=60)
+        for token in links():
+            self.seen.setdefault(token, f"token of a letter with a link to {page}")
+        return links()[-1]
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -138,6 +159,8 @@ def everything(run: Run) -> None:
     run.post("/auth/logout", 204, headers=bearer(tokens["access_token"]))
     _register_a_client(run)
     _second_factor(run)
+    _passkey(run)
+    _mail(run)
     for path in ("/admin/logs", "/admin/stats", "/clients", "/users"):
         answer = run.http.get(f"{path}?limit=100" if path != "/admin/stats" else path, headers=as_admin)
         assert answer.status_code == 200
@@ -172,7 +195,7 @@ def _grants(run: Run, client: dict[str, Any]) -> None:
         "/oauth/token", data={"grant_type": grant, "subject_token": own["access_token"], **exchange}, auth=auth
     )
     device = run.post("/oauth/device_authorization", data={"scope": "openid"}, auth=auth)
-    run.person("ann").connect(f"{run.server.url}/device", device["user_code"])
+    run.person("ann").connect(f"{run.origin}/device", device["user_code"])
     ask(grant_type="urn:ietf:params:oauth:grant-type:device_code", device_code=device["device_code"])
     run.http.get("/oauth/userinfo", headers=bearer(held["access_token"]))
     run.http.get("/oauth/userinfo", params={"access_token": held["access_token"]})
@@ -201,7 +224,7 @@ def _pages(run: Run, client: dict[str, Any]) -> None:
     ann = run.person("ann")
     for response_type in ("code", "code id_token token"):
         query = urlencode(asked | {"response_type": response_type})
-        landing = ann.authorize(f"{run.server.url}/oauth/authorize?{query}", CALLBACK)
+        landing = ann.authorize(f"{run.origin}/oauth/authorize?{query}", CALLBACK)
         assert isinstance(landing, Landing)
         for name, value in landing.parameters.items():
             if SECRET.fullmatch(name):
@@ -226,6 +249,44 @@ def _second_factor(run: Run) -> None:
     otp = totp.hotp(b32decode(app["secret"].replace(" ", "")), totp.step_at(time.time()))
     confirmed = run.post("/users/me/second-factors/totp/confirm", json={"otp": otp}, headers=token)
     run.post("/auth/login", json=sign_in | {"otp": confirmed["recovery_codes"][0]})
+
+
+def _passkey(run: Run) -> None:
+    body = {"username": "carl", "email": "carl@example.org", "password": run.password}
+    run.post("/auth/register", 201, json=body)
+    token = bearer(run.post("/auth/login", json={"login": "carl", "password": run.password})["access_token"])
+    asked = run.post("/users/me/second-factors/passkeys/options", json={}, headers=token)
+    key = Authenticator(run.origin)
+    made = {"name": "Key", "credential": key.create(asked["options"])}
+    run.post("/users/me/second-factors/passkeys", 201, json=made, headers=token)
+    browser = Watched(run.seen, run.origin)
+    page = browser.get("/login").text
+    options = json.loads(html.unescape(re.findall(r'data-options="([^"]+)"', page)[0]))
+    run.seen.setdefault(options["challenge"], "challenge of a page")
+    credential = key.get(options)
+    for name in ("signature", "clientDataJSON"):
+        run.seen.setdefault(credential["response"][name], f"{name} of a form")
+    form = {"csrf": re.findall(r'name="csrf" value="([^"]+)"', page)[0], "credential": json.dumps(credential)}
+    assert browser.post("/login", data=form, headers={"Origin": run.origin}).status_code == 303
+    assert browser.post("/login", data=form, headers={"Origin": run.origin}).status_code == 401  # once
+
+
+def _mail(run: Run) -> None:
+    body = {"username": "dora", "email": "dora@example.org", "password": run.password}
+    run.post("/auth/register", 201, json=body)
+    run.post("/auth/verify-email/request", 202, json={"email": "dora@example.org"})
+    token = run.link_to("dora@example.org", "verify-email", count=2)
+    run.http.get("/verify-email", params={"token": token})
+    run.post("/auth/verify-email", 204, json={"token": token})
+    run.post("/auth/password/forgot", 202, json={"email": "dora@example.org"})
+    token = run.link_to("dora@example.org", "reset-password")
+    run.http.get("/reset-password", params={"token": token})
+    run.post("/auth/password/reset", 204, json={"token": token, "password": f"pw {secrets.token_urlsafe(12)}"})
+    run.post("/auth/password/reset", 404, json={"token": token, "password": f"pw {secrets.token_urlsafe(12)}"})
+    # One that is never used, and in wrong places.
+    run.post("/auth/password/forgot", 202, json={"email": "ann@example.org"})
+    token = run.link_to("ann@example.org", "reset-password")
+    run.http.post("/auth/password/reset", params={"token": token}, content=token)
 
 
 def _register_a_client(run: Run) -> None:
@@ -286,8 +347,18 @@ def files_of(server: LiveServer) -> list[Path]:
 @pytest.fixture(scope="module")
 def finished() -> Iterator[tuple[Run, LiveServer]]:
     """A server that has done everything and was ended, so that all it keeps is in its files."""
-    with serving(log_level="debug", workers="1", rate_limits="off") as server:
-        run = Run(server)
+    with (
+        listening(password=secrets.token_urlsafe(12)) as mail,
+        serving(
+            log_level="debug",
+            workers="1",
+            rate_limits="off",
+            issuer="http://localhost:{port}",
+            # With a server that takes mail nothing of it is in the log, as in production.
+            smtp_url=f"smtp://mailer:{mail.password}@127.0.0.1:{mail.port}?starttls=off",
+        ) as server,
+    ):
+        run = Run(server, mail)
         everything(run)
         forge(server)
         exported = server.run("audit", "tail", "--json")
@@ -302,7 +373,8 @@ def test_no_secret_is_kept(finished: tuple[Run, LiveServer]):
     names = {what.partition(" of ")[0] for what in run.seen.values()}
     assert names >= {"password", "client_secret", "code", "access_token", "refresh_token", "id_token", "csrf"}
     assert names >= {"device_code", "user_code", "code_verifier", "registration_access_token", "secret"}
-    assert names >= {"recovery_codes"}
+    assert names >= {"recovery_codes", "challenge", "signature", "clientDataJSON", "attestationObject"}
+    assert {"verify-email", "reset-password"} <= {what.rpartition(" ")[2] for what in run.seen.values()}
     files = files_of(server)
     assert {server.log_file, server.folder / "tail"} <= set(files)
     assert any(file.suffix.startswith(".sqlite") or "sqlite" in file.name for file in files), files

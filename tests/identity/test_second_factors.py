@@ -216,6 +216,43 @@ def test_who_changes_them_must_be_there(api: Api, rooms: Rooms, token: str):
     granted(login(api))
 
 
+@pytest.mark.parametrize(
+    "change", [{"username": "anna"}, {"email": "anna@example.org"}, {"password": "another horse 8 battery"}]
+)
+def test_names_and_the_password_change_with_it_alone(api: Api, token: str, change: dict[str, str]):
+    """OWASP ASVS 7.5.1: whoever took a token and the password must not take the account with it."""
+    app, codes = enrolled(api, token)
+
+    def put(token: str, **body: str) -> Any:
+        return api.http.put("/users/me", json=change | body, headers=bearer(token))
+
+    before = granted(api.me(token))
+    refused(put(token), 403, "reauthentication_required")
+    refused(put(token, otp=codes[0]), 403, "reauthentication_required")
+    refused(put(token, current_password="wrong", otp=codes[0]), 403, "invalid_credentials")
+    refused(put(token, current_password=PASSWORD), 403, "second_factor_required")
+    refused(put(token, current_password=PASSWORD, otp=app.wrong_code()), 403, "invalid_otp")
+    assert granted(api.me(token)) == before
+    granted(put(token, current_password=PASSWORD, otp=codes[0]))
+    # What needs no password needs no second factor.
+    granted(api.http.put("/users/me", json={"name": "Ann"}, headers=bearer(token)))
+
+
+def test_who_proved_it_lately_is_not_asked_again(api: Api, token: str, monkeypatch: pytest.MonkeyPatch):
+    _, codes = enrolled(api, token)
+    strong = granted(login(api, codes[0]))["access_token"]
+    body = {"username": "anna", "current_password": PASSWORD}
+    with monkeypatch.context() as patch:
+        patch.setattr(reauthentication, "RECENT_SECONDS", -60)
+        refused(api.http.put("/users/me", json=body, headers=bearer(strong)), 403, "second_factor_required")
+    refused(
+        api.http.put("/users/me", json={"username": "anna"}, headers=bearer(strong)),
+        403,
+        "reauthentication_required",
+    )
+    granted(api.http.put("/users/me", json=body, headers=bearer(strong)))
+
+
 def test_an_old_sign_in_is_not_enough(api: Api, rooms: Rooms, monkeypatch: pytest.MonkeyPatch):
     token = api.signed_in()["access_token"]
     monkeypatch.setattr(reauthentication, "RECENT_SECONDS", -60)

@@ -13,6 +13,7 @@ from tests.authenticator import Authenticator
 from tests.conftest import Api, Apps
 from tests.pages.conftest import Browser, Elements, policy_of, refused, shown
 from tests.totp import App, decoded
+from tokenserver.config import Rate
 from tokenserver.storage.sql import utc_now
 from tokenserver.tokens.models import Session
 
@@ -158,6 +159,25 @@ def test_a_challenge_is_of_this_browser_and_interaction(
     refused(browser.http.post("/login", data=moved), 401, "invalid_passkey")
     assert browser.http.post("/login", data=form).status_code == 303
     refused(browser.http.post("/login", data=form | {"credential": "x"}), 401, "invalid_passkey")
+
+
+def test_who_comes_by_a_passkey_is_forgiven_their_wrong_passwords(
+    apps: Apps, browser_of: Callable[[Flask], Browser], api: Api
+):
+    api.register()
+    browser = browser_of(apps(issuer=ORIGIN, rate_limits=True, limit_login=Rate(3, 86400)))
+    browser.sign_in()
+    key = Authenticator(ORIGIN)
+    shown(act(browser, "add-passkey", credential=json.dumps(key.create(options_of(browser.http.get(PATH))))))
+    stranger = browser_of(browser.app)  # without the cookie of a known device
+
+    def wrong(login: str) -> int:
+        return stranger.http.post("/auth/login", json={"login": login, "password": "wrong horse"}).status_code
+
+    for login in ("ann", "ann@example.org"):
+        assert [wrong(login) for _ in range(4)] == [401, 401, 401, 429]
+    assert answered(stranger, stranger.http.get("/login"), key).status_code == 303
+    assert [wrong(login) for login in ("ann", "ann@example.org")] == [401, 401]
 
 
 def test_without_passkeys_there_is_no_script(apps: Apps, browser_of: Callable[[Flask], Browser], api: Api):

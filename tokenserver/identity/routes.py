@@ -16,6 +16,8 @@ from tokenserver.identity.names import folded
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People, Person, name_faults
 from tokenserver.identity.schemas import ProfileSchema, SessionPageSchema, UserSchema
+from tokenserver.identity.second_factors.factors import SecondFactors
+from tokenserver.identity.second_factors.reauthentication import demand_second
 from tokenserver.storage.feed import Change, Feed
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import Session
@@ -36,7 +38,14 @@ class Held(Protocol):
 
 
 def blueprint(
-    *, feed: Feed, people: People, passwords: Passwords, login: Login, sessions: Sessions, pages: Pages
+    *,
+    feed: Feed,
+    people: People,
+    passwords: Passwords,
+    login: Login,
+    factors: SecondFactors,
+    sessions: Sessions,
+    pages: Pages,
 ) -> Blueprint:
     routes = Blueprint("users_me", __name__, url_prefix="/users/me")
 
@@ -56,15 +65,18 @@ def blueprint(
         (403, "user_required"),
         (403, "reauthentication_required"),
         (403, "invalid_credentials"),
+        (403, "second_factor_required"),
+        (403, "invalid_otp"),
         (409, "username_taken"),
         (409, "email_taken"),
         (429, "too_many_requests"),
     )
     def put_me(body: dict[str, Any]) -> dict[str, Any]:
-        """Change one's own account; names and the password with the password."""
+        """Change one's own account; names and the password with the password, and the second factor if there is
+        one: by `otp`, or by a token from a sign-in of less than five minutes ago with it."""
         person = _person(people)
         new_password = body.pop("password", None)
-        current_password = body.pop("current_password", None)
+        current_password, otp = body.pop("current_password", None), body.pop("otp", None)
         changes = {key: value for key, value in body.items() if _differs(person, key, value)}
         _check(passwords, person, changes, new_password)
         proof = None
@@ -73,6 +85,7 @@ def blueprint(
             if current_password is None:
                 raise Forbidden("Send current_password too.", code="reauthentication_required")
             proof = _prove(login, person, current_password)
+            demand_second(factors, proof, otp)
         if new_password is not None:
             changes["password_hash"] = passwords.hash(new_password)
         if not changes:

@@ -78,6 +78,10 @@ class ProfileSchema(Schema.from_dict(_claims(allow_none=True))):  # type: ignore
     name = _text(200, allow_none=True)
     password = fields.String(validate=validate.Length(max=1024))
     current_password = fields.String(validate=validate.Length(max=1024))
+    otp = fields.String(
+        validate=validate.Length(1, 64),
+        metadata={"description": "With a second factor: a code of the authenticator app, or a recovery code."},
+    )
 
 
 class UserSchema(Schema.from_dict(_claims())):  # type: ignore[misc]

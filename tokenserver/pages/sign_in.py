@@ -172,6 +172,7 @@ class SignInForms:
         proof = self._passkeys.prove(_read(fields["credential"]), _place(browser, interaction))
         if not isinstance(proof, Proof):
             return self.first_step(browser, interaction, "", proof)
+        self._login.forgive(proof.user)
         return self._enter(proof, browser, interaction)
 
     def _enter(self, proof: Proof, browser: str, interaction: Interaction | None) -> Response:
