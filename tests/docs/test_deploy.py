@@ -217,6 +217,15 @@ class TestEveryServiceOfOurs:
         assert set(environment) <= OPTIONS
 
 
+def test_the_redis_has_the_fixes_that_are_known():
+    """CVE-2026-81934, of TLS before any password; those before it were mended earlier in each line."""
+    images = {service["image"] for service in SERVICES.values() if service["image"].startswith("redis:")}
+    (image,) = images
+    version = tuple(map(int, re.findall(r"\d+", image)[:3]))
+    fixed = ((6, 2, 24), (7, 2, 16), (7, 4, 11), (8, 2, 9), (8, 4, 6), (8, 6, 6), (8, 8, 2), (8, 10, 1))
+    assert any(version[:2] == line[:2] and version >= line for line in fixed), image
+
+
 def test_three_nodes_of_cockroachdb_find_each_other():
     nodes = [name for name in SERVICES if re.fullmatch(r"cockroach-\d", name)]
     assert len(nodes) == 3
