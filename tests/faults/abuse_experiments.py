@@ -101,8 +101,8 @@ def told(counts: Counter[int]) -> str:
 
 @experiment(
     "E30",
-    "100 sign-ins/s with wrong passwords from 4,000 networks beside refreshes, 6 times 5 s without and 5 s with, so "
-    "that whatever else the machine does is in both; one node, 2 workers",
+    "100 sign-ins/s with wrong passwords from 4,000 networks beside refreshes, 6 times 5 s without and 5 s with: "
+    "whatever else the machine does is in both; one node, 2 workers",
     "the work of hashes is bounded, the rest is 503 or 429; refresh p99 < 2 × that of a quiet time",
 )
 def login_storm(run: Run) -> Finding:
