@@ -24,6 +24,7 @@ from tokenserver.identity.second_factors import routes as second_factor_routes
 from tokenserver.oauth import consent_routes, denials, endpoints
 from tokenserver.oauth import errors as oauth_errors
 from tokenserver.oauth.endpoints.description import described
+from tokenserver.oauth.endpoints.door import Door
 from tokenserver.oauth.endpoints.request import Server
 from tokenserver.pages import (
     account,
@@ -78,9 +79,6 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     app.url_map.merge_slashes = False
     rooms = app.extensions["tokenserver"] = Rooms.furnish(app, settings)
 
-    if settings.trusted_proxies:
-        # The address alone: host and scheme come from the issuer, never from a header.
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     request_context.register(app)
     rate_limit.register(app)
     security_headers.register(app, https=settings.issuer.startswith("https:"))
@@ -168,32 +166,29 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
             people=rooms.people, login=rooms.login, factors=rooms.second_factors, passkeys=rooms.passkeys
         )
     )
-    app.register_blueprint(
-        endpoints.blueprint(
-            lambda paths: Server(
-                settings=settings,
-                keys=rooms.keys,
-                clients=rooms.clients,
-                initial_access_tokens=rooms.initial_access_tokens,
-                limits=rooms.limits,
-                client_keys=rooms.client_keys,
-                client_authentication=rooms.client_authentication,
-                client_limits=rooms.client_limits,
-                fetcher=rooms.fetcher,
-                rooms=rooms.collaborators,
-                pipeline=rooms.pipeline,
-                active_tokens=rooms.active_tokens,
-                browser_sessions=rooms.browser_sessions,
-                interactions=rooms.interactions,
-                cookies=rooms.cookies,
-                authorization_requests=rooms.authorization_requests,
-                authorization=rooms.authorization,
-                admission=rooms.admission,
-                endpoint_paths=paths,
-                show=rendering.render,
-            )
-        )
+    server = Server(
+        settings=settings,
+        keys=rooms.keys,
+        clients=rooms.clients,
+        initial_access_tokens=rooms.initial_access_tokens,
+        limits=rooms.limits,
+        client_keys=rooms.client_keys,
+        client_authentication=rooms.client_authentication,
+        client_limits=rooms.client_limits,
+        fetcher=rooms.fetcher,
+        rooms=rooms.collaborators,
+        pipeline=rooms.pipeline,
+        active_tokens=rooms.active_tokens,
+        browser_sessions=rooms.browser_sessions,
+        interactions=rooms.interactions,
+        cookies=rooms.cookies,
+        authorization_requests=rooms.authorization_requests,
+        authorization=rooms.authorization,
+        admission=rooms.admission,
+        endpoint_paths=endpoints.PATHS,
+        show=rendering.render,
     )
+    app.register_blueprint(endpoints.blueprint(server))
     forms = Forms(rooms.cookies, lambda: rooms.keys.secrets("csrf"), settings.issuer)
     app.register_blueprint(
         login.blueprint(
@@ -260,6 +255,12 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     app.register_blueprint(health.blueprint(_readiness(rooms), is_draining))
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
     app.register_blueprint(docs_page.blueprint())
+    app.wsgi_app = Door(  # type: ignore[method-assign]
+        app, server, require_clock=rooms.clock.require, max_body=MAX_BODY_BYTES
+    )
+    if settings.trusted_proxies:
+        # The address alone: host and scheme come from the issuer, never from a header.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     return app
 
 

@@ -182,7 +182,6 @@ class Rooms:
         active_tokens = ActiveTokens(
             verifier=verifier,
             any_audience=any_audience,
-            feed=feed,
             revocation=revocation,
             clients=clients,
             people=people,

@@ -74,15 +74,15 @@ def test_client_credentials_costs_one_round_trip_and_no_sql(
     assert cost(app, round_trips, queries, signatures, request) == (1, 0, 1)
 
 
-def test_introspection_costs_two_round_trips_and_no_sql(
+def test_introspection_costs_one_round_trip_and_no_sql(
     app, api, warm, confidential, round_trips, queries, signatures
 ):
-    """One to know the client as of now, one to know the token as of now."""
+    """One look at the feed tells of the client and of the token."""
 
     def request():
         return api.introspect(confidential, warm["access_token"])
 
-    assert cost(app, round_trips, queries, signatures, request) == (2, 0, 0)
+    assert cost(app, round_trips, queries, signatures, request) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/.well-known/openid-configuration", "/healthz"])

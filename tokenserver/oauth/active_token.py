@@ -9,7 +9,6 @@ from tokenserver.access.rights import Rights
 from tokenserver.clients.registry import Client, Clients
 from tokenserver.identity.people import People
 from tokenserver.oauth.subject import Subjects
-from tokenserver.storage.feed import Feed
 from tokenserver.tokens.access_token import issued_at_ms
 from tokenserver.tokens.revocation import Revocation
 from tokenserver.verify.access_token import Verifier
@@ -27,7 +26,6 @@ class ActiveTokens:
         *,
         verifier: Verifier,
         any_audience: Verifier,
-        feed: Feed,
         revocation: Revocation,
         clients: Clients,
         people: People,
@@ -36,23 +34,14 @@ class ActiveTokens:
     ) -> None:
         self.verifier = verifier
         self.any_audience = any_audience
-        self._feed = feed
         self._revocation = revocation
         self._clients = clients
         self._people = people
         self._rights = rights
         self._subjects = subjects
 
-    def holder(self, claims: Claims) -> Holder:
-        """As of now: one round trip to Redis; no SQL once its rows are cached.
-
-        Raises InvalidToken; StoreUnavailable when nobody can tell, which is never a yes.
-        """
-        self._feed.sync()
-        return self.judge(claims)
-
     def judge(self, claims: Claims) -> Holder:
-        """As of the last `Feed.sync`. Raises InvalidToken."""
+        """As of the last `Feed.sync`; no SQL once its rows are cached. Raises InvalidToken."""
         # The verifier allows for other people's clocks; this one is the issuer's own.
         if claims.exp <= time.time():
             raise InvalidToken("expired", description="The access token is expired.")

@@ -4,8 +4,6 @@ are cached.
 
 from typing import Final
 
-from flask import g
-
 from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
 from tokenserver.errors import Forbidden, Refused, StoreUnavailable
@@ -57,7 +55,7 @@ class Admission:
 
     def _judge(self, claims: Claims, permissions: tuple[str, ...], scope: tuple[str, ...]) -> None:
         """Dead before too narrow, too narrow before not allowed."""
-        holder = g.holder = self._active_tokens.judge(claims)
+        holder = current().holder = self._active_tokens.judge(claims)
         claims.require(*scope)
         if not holder.permissions.issuperset(permissions):
             raise Forbidden("You don't hold the permission that this needs.", code="permission_denied")

@@ -26,17 +26,21 @@ REASON_LENGTH: Final = 60
 
 def register(app: Flask, trail: Trail) -> None:
     @app.after_request
-    def note(response: Response) -> Response:
-        context = current()
-        events = list(context.events)
-        failure = context.failure
-        if not events and isinstance(failure, Failure) and _is_denial(failure):
-            events.append(_denial(trail, context, failure))
-        if context.allowed:
-            events.append(trail.describe(Event.ACCESS_ALLOWED, details={"permissions": list(context.allowed)}))
-        context.events, context.allowed = [], ()
-        trail.save(*events)
+    def add(response: Response) -> Response:
+        note(trail, current())
         return response
+
+
+def note(trail: Trail, context: RequestContext) -> None:
+    """Before a request is answered, whoever answers it."""
+    events = list(context.events)
+    failure = context.failure
+    if not events and isinstance(failure, Failure) and _is_denial(failure):
+        events.append(_denial(trail, context, failure))
+    if context.allowed:
+        events.append(trail.describe(Event.ACCESS_ALLOWED, details={"permissions": list(context.allowed)}))
+    context.events, context.allowed = [], ()
+    trail.save(*events)
 
 
 def _is_denial(failure: Failure) -> bool:

@@ -10,6 +10,7 @@ import redis
 from redis.connection import AbstractConnection
 
 from tokenserver.errors import StoreUnavailable
+from tokenserver.storage.redis_client import HeldConnections
 from tokenserver.storage.redis_location import OPTIONS, TIMEOUT_SECONDS
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class Node:
         self.is_gone = False
         self.run_id: str | None = None  # None before the first connection
         self._ahead_ms: float | None = None  # its clock, of this process' monotonic one
-        self.client = redis.Redis.from_url(url, redis_connect_func=self._meet, **OPTIONS)
+        self.client = HeldConnections.from_url(url, redis_connect_func=self._meet, **OPTIONS)
 
     @property
     def is_well(self) -> bool:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-from flask import g
-
 from tokenserver.errors import Forbidden
 from tokenserver.web.request_context import current
 
@@ -37,7 +35,7 @@ def demand(permission: str) -> None:
 
 def current_holder() -> Holder:
     """Behind `@requires`."""
-    return cast("Holder", g.holder)
+    return cast("Holder", current().holder)
 
 
 def current_user_id() -> UUID:

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from flask import Flask, Response
@@ -17,7 +18,7 @@ from flask import Flask, Response
 from tokenserver.config import Rate
 from tokenserver.errors import TooManyRequests
 from tokenserver.storage.redis import RedisStore
-from tokenserver.web.request_context import current
+from tokenserver.web.request_context import RequestContext, current
 
 # One script takes from all limits of a request or from none, so they share a bucket.
 BUCKET: Final = 0
@@ -158,19 +159,25 @@ def _take_back(limits: Iterable[Limit]) -> None:
             quotas[limit.name] = State(limit, max(0, state.backlog_ms - limit.interval_ms))
 
 
+def fields(context: RequestContext) -> list[tuple[str, str]]:
+    """The header fields that tell of the limits that a request met."""
+    states = [state for state in context.quotas.values() if isinstance(state, State)]
+    if not states:
+        return []
+    policies = ", ".join([_policy(state.limit) for state in states])
+    return [("RateLimit-Policy", policies), ("RateLimit", ", ".join(map(_state, states)))]
+
+
 def register(app: Flask) -> None:
     @app.after_request
     def add(response: Response) -> Response:
-        states = [state for state in current().quotas.values() if isinstance(state, State)]
-        if states:
-            response.headers["RateLimit-Policy"] = ", ".join(map(_policy, states))
-            response.headers["RateLimit"] = ", ".join(map(_state, states))
+        response.headers.extend(fields(current()))
         return response
 
 
-def _policy(state: State) -> str:
+@lru_cache(maxsize=256)
+def _policy(limit: Limit) -> str:
     """Section 3: the quota and its window in s."""
-    limit = state.limit
     return f'"{limit.name}";q={limit.burst};w={round(limit.burst * limit.interval_ms / 1000)}'
 
 
@@ -181,6 +188,7 @@ def _state(state: State) -> str:
     return f'"{state.limit.name}";r={state.remaining};t={max(1, math.ceil(state.next_ms / 1000))}'
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str | None) -> str:
     """One subscriber: an IPv4 address, an IPv6 /64 (RFC 6177)."""
     try:

@@ -2,12 +2,14 @@
 
 import ipaddress
 import logging
+import os
 import re
 import time
-import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from flask import Flask, Response, request
 
@@ -28,7 +30,7 @@ class RequestContext:
     `demanded`: the permissions that the request was found to need. `allowed`: those that were granted and `events`:
     what happened, that are not yet in the log. `failure`: what the request is refused for. `assertion`: digest of
     the one that its client authenticated by, once that is used up. `quotas`: of the limits that it met
-    (`web.rate_limit`), by their names.
+    (`web.rate_limit`), by their names. `holder`: who holds its token (`web.holder`).
     """
 
     request_id: str | None = None
@@ -46,6 +48,7 @@ class RequestContext:
     quotas: dict[str, object] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     failure: object = None
+    holder: object = None
     started_at: float = field(default_factory=time.perf_counter)
 
 
@@ -65,6 +68,7 @@ def act_as(actor: str) -> None:
     _current.set(RequestContext(actor=actor))
 
 
+@lru_cache(maxsize=1024)
 def _address(peer: str | None) -> str | None:
     """None where there is none, as on a unix socket, and for what a proxy forwards that isn't one."""
     try:
@@ -75,7 +79,7 @@ def _address(peer: str | None) -> str | None:
 
 def _printable(header: str) -> str:
     # PostgreSQL can't hold NUL, and a control character would forge lines where sessions are listed.
-    return "".join(c for c in header if c.isprintable())
+    return header if header.isprintable() else "".join(c for c in header if c.isprintable())
 
 
 def _path() -> str:
@@ -96,35 +100,48 @@ def path_template(rule: str) -> str:
     return CONVERTER.sub(r"{\1}", rule)
 
 
+def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> RequestContext:
+    """The context of a new request, by its WSGI environment. `path`: printable."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    context = RequestContext(
+        request_id=given if ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex(),
+        address=_address(environ.get("REMOTE_ADDR")),
+        user_agent=_printable(environ.get("HTTP_USER_AGENT", ""))[:255] or None,
+        method=environ["REQUEST_METHOD"].upper()[:10],
+        path=path,
+        endpoint=endpoint,
+    )
+    _current.set(context)
+    return context
+
+
+def answered(context: RequestContext, status: int, path: str) -> None:
+    """The line in the log: once for each request, whoever answers it. `path`: printable, and nothing left out; the
+    path alone, as a query may carry what must not be logged.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    logger.info(
+        "%s %s %d %.1fms id=%s actor=%s client=%s from=%s",
+        context.method,
+        path,
+        status,
+        (time.perf_counter() - context.started_at) * 1000,
+        context.request_id,
+        context.actor or "-",
+        context.client_id or "-",
+        context.address or "-",
+    )
+
+
 def register(app: Flask) -> None:
     @app.before_request
-    def begin() -> None:
-        given = request.headers.get("X-Request-ID", "")
-        _current.set(
-            RequestContext(
-                request_id=given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex,
-                address=_address(request.remote_addr),
-                user_agent=_printable(request.headers.get("User-Agent", ""))[:255] or None,
-                method=request.method[:10],
-                path=_printable(_path().encode("utf-8", "replace").decode())[:255],
-                endpoint=_endpoint(),
-            )
-        )
+    def start() -> None:
+        begin(request.environ, _printable(_path().encode("utf-8", "replace").decode())[:255], _endpoint())
 
     @app.after_request
     def finish(response: Response) -> Response:
         context = current()
         response.headers["X-Request-ID"] = context.request_id or ""
-        # The path alone: a query may carry what must not be logged.
-        logger.info(
-            "%s %s %d %.1fms id=%s actor=%s client=%s from=%s",
-            request.method,
-            _path().encode("unicode_escape").decode("ascii"),
-            response.status_code,
-            (time.perf_counter() - context.started_at) * 1000,
-            context.request_id,
-            context.actor or "-",
-            context.client_id or "-",
-            context.address or "-",
-        )
+        answered(context, response.status_code, _path().encode("unicode_escape").decode("ascii"))
         return response

@@ -3,6 +3,7 @@
 from typing import Final
 
 from flask import Flask, Response
+from werkzeug.datastructures import Headers
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -14,19 +15,25 @@ HEADERS: Final = {
     # Whatever doesn't say otherwise may hold something personal.
     "Cache-Control": "no-store",
 }
+HTTPS: Final = {"Strict-Transport-Security": "max-age=31536000"}
 # For browsers that don't know frame-ancestors; it has no word for the page that anybody may embed.
 UNFRAMED: Final = "frame-ancestors 'none'"
 
 
-def register(app: Flask, *, https: bool) -> None:
-    headers = HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if https else {})
+def complete(headers: Headers, status: int, *, https: bool) -> None:
+    """Adds those that an answer doesn't say otherwise."""
+    names = {name.lower() for name, _ in headers}
+    for name, value in (HEADERS | HTTPS if https else HEADERS).items():
+        if name.lower() not in names:
+            headers.add(name, value)
+    if "x-frame-options" not in names and UNFRAMED in headers["Content-Security-Policy"]:
+        headers.add("X-Frame-Options", "DENY")
+    if status == 204:
+        del headers["Content-Type"]  # there is no content that it could speak of
 
+
+def register(app: Flask, *, https: bool) -> None:
     @app.after_request
     def add(response: Response) -> Response:
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
-        if UNFRAMED in response.headers["Content-Security-Policy"]:
-            response.headers.setdefault("X-Frame-Options", "DENY")
-        if response.status_code == 204:
-            del response.headers["Content-Type"]  # there is no content that it could speak of
+        complete(response.headers, response.status_code, https=https)
         return response

@@ -65,10 +65,11 @@ def path_of(key: str) -> str:
     return next(endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key == key)
 
 
-def blueprint(server: Callable[[Mapping[str, str]], Server]) -> Blueprint:
-    """`server`: makes the collaborators, given the metadata's endpoint keys and paths."""
+PATHS: Final[Mapping[str, str]] = {endpoint.key: endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key}
+
+
+def blueprint(rooms: Server) -> Blueprint:
     routes = Blueprint("oauth", __name__)
-    rooms = server({endpoint.key: endpoint.paths[0] for endpoint in ENDPOINTS if endpoint.key})
     for endpoint in ENDPOINTS:
         for path in endpoint.paths:
             name = re.sub(r"\W+", "_", path.strip("/"))

@@ -37,16 +37,21 @@ def preflight(server: Server, methods: tuple[str, ...]) -> Response:
 
 
 def let_read(server: Server, response: Response) -> None:
-    """The answer itself: for a page of the client that authenticated, or whose token was good, and no other's
-    (Keycloak CVE-2026-37977 took the client from a token that it had not verified)."""
+    """The answer itself. It is another one for other pages."""
     response.vary.add("Origin")
-    origin, client_id = request.headers.get("Origin"), current().client_id
+    response.headers.extend(fields(server, request.headers.get("Origin")))
+
+
+def fields(server: Server, origin: str | None) -> list[tuple[str, str]]:
+    """For a page of the client that authenticated, or whose token was good, and no other's (Keycloak CVE-2026-37977
+    took the client from a token that it had not verified)."""
+    client_id = current().client_id
     if origin is None or client_id is None:
-        return
+        return []
     try:
         client = server.clients.find(client_id)
     except StoreUnavailable:
-        return
-    if client is not None and origin in client.origins:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
+        return []
+    if client is None or origin not in client.origins:
+        return []
+    return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", RESPONSE_HEADERS)]

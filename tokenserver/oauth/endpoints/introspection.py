@@ -10,6 +10,7 @@ from tokenserver.clients.registry import Client
 from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, jwt_answer, read_form
 from tokenserver.oauth.errors import InvalidClient
 from tokenserver.oauth.grants.refresh_token import is_ended
+from tokenserver.oauth.grants.request import TokenRequest
 from tokenserver.tokens.access_token import sign_jwt
 from tokenserver.tokens.refresh_token import PREFIX
 from tokenserver.verify.errors import InvalidToken
@@ -36,7 +37,19 @@ CLAIMS = (
 
 
 def view(server: Server) -> Response:
-    form = read_form()
+    caller, found = _examine(server, read_form())
+    # RFC 9701 section 4: signed, for who accepts that and does not like plain JSON as much.
+    if request.accept_mimetypes.best_match(("application/json", SIGNED)) != SIGNED:
+        return json_answer(found)
+    return _signed(server, caller, found)
+
+
+def answer(server: Server, form: TokenRequest) -> dict[str, Any]:
+    return _examine(server, form)[1]
+
+
+def _examine(server: Server, form: TokenRequest) -> tuple[Client, dict[str, Any]]:
+    """Who asks, and what they may know about the token: as of the one look at the feed that knows both."""
     client = authenticated(server, form)
     # RFC 7662 section 2.1: the caller must be authenticated; a public client only says a name.
     if not client.is_confidential:
@@ -47,13 +60,10 @@ def view(server: Server) -> Response:
     found = (
         _refresh_token(server, client, token) if token.startswith(PREFIX) else _access_token(server, client, token)
     )
-    return _answer(server, client, found or {"active": False})
+    return client, found or {"active": False}
 
 
-def _answer(server: Server, caller: Client, found: dict[str, Any]) -> Response:
-    """RFC 9701 section 4: signed, for who accepts that and does not like plain JSON as much."""
-    if request.accept_mimetypes.best_match(("application/json", SIGNED)) != SIGNED:
-        return json_answer(found)
+def _signed(server: Server, caller: Client, found: dict[str, Any]) -> Response:
     alg = caller.metadata.introspection_signed_response_alg or server.settings.signing_alg
     # Section 5: no sub and no exp of its own, so that nobody takes it for an access token or an ID token.
     claims = {
@@ -68,7 +78,7 @@ def _answer(server: Server, caller: Client, found: dict[str, Any]) -> Response:
 def _access_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:
     try:
         claims = server.active_tokens.any_audience.verify(token)
-        holder = server.active_tokens.holder(claims)
+        holder = server.active_tokens.judge(claims)
     except InvalidToken:
         return None
     if not _may_see(server, caller, claims.client_id, claims.aud):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from flask import Response, json, request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -65,10 +65,14 @@ def read_form(*, with_query: bool = False) -> TokenRequest:
     except RequestEntityTooLarge:
         raise BodyTooLarge from None
     query = "" if with_query else request.query_string.decode("latin-1")
-    parameters = parse_form(body, request.headers.get("Content-Type", ""), query)
+    return form_of(request.environ, body, query, request.path)
+
+
+def form_of(environ: Mapping[str, Any], body: bytes, query: str, path: str) -> TokenRequest:
+    """The same of a WSGI environment, to whatever it was read from. Raises InvalidRequest."""
+    parameters = parse_form(body, environ.get("CONTENT_TYPE", ""), query)
     context = current()
-    authorization = request.headers.get("Authorization")
-    return TokenRequest(parameters, authorization, context.address, context.user_agent, request.path)
+    return TokenRequest(parameters, environ.get("HTTP_AUTHORIZATION"), context.address, context.user_agent, path)
 
 
 def read_query() -> dict[str, str]:
@@ -84,6 +88,10 @@ def authenticated(server: Server, form: TokenRequest) -> Client:
     return client
 
 
+# RFC 6749 section 5.1: both on whatever holds tokens
+UNCACHED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
 def json_answer(body: Mapping[str, Any], status: int = 200) -> Response:
     return _answer(json.dumps(body), "application/json", status)
 
@@ -93,6 +101,4 @@ def jwt_answer(jwt: str, media_type: str) -> Response:
 
 
 def _answer(body: str, media_type: str, status: int = 200) -> Response:
-    # RFC 6749 section 5.1: both headers on whatever holds tokens
-    headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-    return Response(body, status, headers, mimetype=media_type)
+    return Response(body, status, UNCACHED, mimetype=media_type)

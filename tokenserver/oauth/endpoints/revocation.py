@@ -1,5 +1,6 @@
 """RFC 7009. Answered after the token is dead everywhere, never before."""
 
+from typing import Any
 from uuid import UUID
 
 from flask import Response
@@ -9,6 +10,7 @@ from tokenserver.audit.record import record
 from tokenserver.clients.registry import Client
 from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, read_form
 from tokenserver.oauth.errors import InvalidGrant
+from tokenserver.oauth.grants.request import TokenRequest
 from tokenserver.storage.feed import Change, Kind
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.refresh_token import PREFIX
@@ -17,7 +19,10 @@ from tokenserver.verify.errors import InvalidToken
 
 
 def view(server: Server) -> Response:
-    form = read_form()
+    return json_answer(answer(server, read_form()))
+
+
+def answer(server: Server, form: TokenRequest) -> dict[str, Any]:
     client = authenticated(server, form)
     server.client_limits.take("revocation", client)
     token = form.need("token")
@@ -27,7 +32,7 @@ def view(server: Server) -> Response:
     else:
         _revoke_access_token(server, client, token)
     # Section 2.2: 200 for unknown and dead tokens too; the client's wish holds.
-    return json_answer({})
+    return {}
 
 
 def _revoke_family(server: Server, client: Client, token: str) -> None:

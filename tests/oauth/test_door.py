@@ -1,0 +1,200 @@
+"""The door in front of Flask answers like Flask itself, but for the order of header fields (RFC 9110 section 5.3),
+and Flask isn't asked where it needn't be.
+"""
+
+import re
+from base64 import b64encode
+from contextlib import contextmanager
+
+import pytest
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
+
+from tests.conftest import PASSWORD
+from tokenserver.app import rooms_of
+from tokenserver.oauth.endpoints.door import DOCUMENTS, Door
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+PAGE = "https://app.example"
+FORM = "application/x-www-form-urlencoded"
+# Each answer has its own: tokens, moments, and what is left of a limit at this moment.
+OWN = re.compile(r'eyJ[\w.-]+|rt_[\w-]+|"(?:exp|iat)": \d+|(?<=r=)\d+(;t=\d+)?')
+
+
+@pytest.fixture
+def secret(rooms):
+    row, secret = rooms.clients.create(
+        client_id="web",
+        client_name="Web",
+        grant_types=["client_credentials", "authorization_code", "refresh_token"],
+        response_types=["code"],
+        redirect_uris=[f"{PAGE}/cb"],
+        scope=["openid", "posts:create", "tokens:introspect"],
+    )
+    return b64encode(f"{row.client_id}:{secret}".encode()).decode()
+
+
+@pytest.fixture
+def token(api):
+    return api.signed_in()["access_token"]
+
+
+@pytest.fixture
+def ask(app):
+    """By the door, or by what is behind it."""
+    door = app.wsgi_app
+    assert isinstance(door, Door)
+    clients = {True: Client(door, Response), False: Client(type(app).wsgi_app.__get__(app), Response)}
+
+    def ask(*args, by_door=True, **options):
+        options.setdefault("headers", {})["X-Request-ID"] = "id-of-this-test"
+        response = clients[by_door].open(*args, **options)
+        fields = [(name, OWN.sub("…", value)) for name, value in response.headers if name != "Content-Length"]
+        assert int(response.headers.get("Content-Length", 0)) >= len(response.data)
+        return response.status, sorted(fields), OWN.sub("…", response.text)
+
+    return ask
+
+
+@pytest.fixture
+def dispatched(app, monkeypatch):
+    """How often Flask dispatched."""
+    calls = []
+    dispatch = app.full_dispatch_request
+    monkeypatch.setattr(app, "full_dispatch_request", lambda: calls.append(1) or dispatch())
+    return calls
+
+
+@contextmanager
+def quiet(calls):
+    calls.clear()
+    yield
+    assert not calls
+
+
+def form(data, **headers):
+    return {"method": "POST", "data": data, "content_type": FORM, "headers": headers}
+
+
+USUAL = {
+    "client_credentials": ("/oauth/token", "grant_type=client_credentials"),
+    "with a scope": ("/oauth/token", "grant_type=client_credentials&scope=posts%3Acreate"),
+    "introspection": ("/oauth/introspect", "token={token}"),
+    "introspection of nothing": ("/oauth/introspect", "token=nothing"),
+    "revocation of nothing": ("/oauth/revoke", "token=nothing"),
+}
+
+
+@pytest.mark.parametrize("origin", [None, PAGE, "https://other.example"])
+@pytest.mark.parametrize("name", USUAL)
+def test_successes_are_flasks_answers(ask, dispatched, secret, token, name, origin):
+    path, data = USUAL[name]
+    headers = {"Authorization": f"Basic {secret}"} | ({"Origin": origin} if origin else {})
+    data = data.format(token=token)
+    behind = ask(path, by_door=False, **form(data, **headers))
+    assert behind[0] == "200 OK"
+    with quiet(dispatched):
+        assert ask(path, **form(data, **headers)) == behind
+
+
+REFUSED = {
+    "wrong secret": ("/oauth/token", "grant_type=client_credentials", {"Authorization": "Basic d2ViOng="}),
+    "no client": ("/oauth/token", "grant_type=client_credentials", {}),
+    "no grant type": ("/oauth/token", "scope=x", {"Authorization": "Basic {secret}"}),
+    "unknown grant": ("/oauth/token", "grant_type=x", {"Authorization": "Basic {secret}"}),
+    "repeated": ("/oauth/token", "grant_type=x&grant_type=x", {"Authorization": "Basic {secret}"}),
+    "NUL": ("/oauth/token", "grant_type=%00", {"Authorization": "Basic {secret}"}),
+    "beyond its scope": (
+        "/oauth/token",
+        "grant_type=client_credentials&scope=users%3Aread",
+        {"Authorization": "Basic {secret}", "Origin": PAGE},
+    ),
+    "a made-up refresh token": ("/oauth/token", "grant_type=refresh_token&refresh_token=rt_x", {}),
+    "no token": ("/oauth/introspect", "x=y", {"Authorization": "Basic {secret}"}),
+    "public introspection": ("/oauth/introspect", "token=x&client_id=first-party", {}),
+    "wrong method of authentication": ("/oauth/revoke", "token=x&client_id=web", {}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_are_flasks_answers_and_events(ask, dispatched, secret, rooms, name):
+    path, data, headers = REFUSED[name]
+    headers = {key: value.format(secret=secret) for key, value in headers.items()}
+    behind = ask(path, by_door=False, **form(data, **headers))
+    rooms.trail.drain_all()
+    assert behind[0][0] == "4"
+    with quiet(dispatched):
+        assert ask(path, **form(data, **headers)) == behind
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        {"method": "GET"},
+        {"method": "HEAD"},
+        {"method": "OPTIONS", "headers": {"Origin": PAGE}},
+        {"query_string": "grant_type=client_credentials"},
+        {"content_type": "application/json"},
+        {"data": "x" * 70_000},
+        {"data": ""},
+        {"headers": {"Host": "a b"}},
+        {"headers": {"Accept": "text/html"}},
+        {"environ_overrides": {"PATH_INFO": "//oauth/token"}},
+        {"environ_overrides": {"CONTENT_LENGTH": "+29"}},
+    ],
+    ids=lambda each: " ".join(f"{key} {str(value)[:20]}" for key, value in each.items()),
+)
+def test_what_is_unusual_is_left_to_flask(ask, unusual):
+    request = {"method": "POST", "data": "grant_type=client_credentials", "content_type": FORM} | unusual
+    assert ask("/oauth/token", by_door=False, **request) == ask("/oauth/token", **request)
+
+
+def test_a_body_that_ends_too_early_is_refused(ask):
+    cut = form("grant_type=client_credentials") | {"environ_overrides": {"CONTENT_LENGTH": "200"}}
+    assert ask("/oauth/token", by_door=False, **cut) == ask("/oauth/token", **cut)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_documents_are_kept_until_the_ring_changes(app, ask, dispatched, path):
+    first = ask(path, by_door=False)
+    assert ask(path) == first
+    tag = dict(first[1])["ETag"]
+    unchanged = ask(path, by_door=False, headers={"If-None-Match": tag})
+    assert unchanged[0] == "304 NOT MODIFIED"
+    assert ask(path, headers={"If-None-Match": tag}) == unchanged
+    with quiet(dispatched):
+        assert ask(path) == first
+        assert ask(path, headers={"If-None-Match": tag}) == unchanged
+    for headers in ({"If-None-Match": '"x"'}, {"If-None-Match": f'W/{tag}, "x"'}, {"Accept": "text/html"}):
+        assert ask(path, headers=dict(headers)) == ask(path, by_door=False, headers=dict(headers))
+    assert len(app.wsgi_app._documents) == 2  # nothing that a caller made up
+
+
+def test_new_keys_are_in_the_next_document(apps, tmp_path):
+    app = apps(keys_dir=tmp_path / "keys")
+    rooms = rooms_of(app)
+    rooms.ensure_keys()
+    http = app.test_client()
+    before = [http.get("/.well-known/jwks.json").json for _ in range(2)]
+    rooms.keys.rotate(emergency=True)
+    after = http.get("/.well-known/jwks.json").json
+    assert before[0] == before[1] != after
+    assert after == rooms.keys.jwks()
+
+
+def test_the_wrong_clock_decides_nothing_here_either(ask, dispatched, rooms, secret):
+    rooms.clock._fault = "wrong"
+    request = form("grant_type=client_credentials", Authorization=f"Basic {secret}")
+    behind = ask("/oauth/token", by_door=False, **request)
+    assert behind[0] == "503 SERVICE UNAVAILABLE"
+    with quiet(dispatched):
+        assert ask("/oauth/token", **request) == behind
+
+
+def test_a_sign_in_by_the_grant_leaves_the_same_events(ask, api, rooms):
+    api.register()
+    data = f"grant_type=password&client_id=first-party&username=ann&password={PASSWORD.replace(' ', '+')}"
+    behind = ask("/oauth/token", by_door=False, **form(data))
+    assert behind[0] == "200 OK"
+    assert ask("/oauth/token", **form(data)) == behind
