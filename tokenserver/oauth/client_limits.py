@@ -45,6 +45,8 @@ class ClientLimits:
 
         `client_id`: as it is presented. Raises TooManyRequests.
         """
+        if not self._blocked_until:
+            return
         for limit, subject in self._failures(client_id):
             wait = (self._blocked_until.get(_name(limit, subject)) or 0) - time.monotonic()
             if wait > 0:

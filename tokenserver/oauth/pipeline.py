@@ -1,6 +1,5 @@
 """The token endpoint's steps, for every grant and whichever door: 1 shape, 2 client, 3 grant, 4 response."""
 
-from dataclasses import replace
 from typing import Any, Final
 
 from tokenserver.clients.registry import FIRST_PARTY, Client
@@ -47,7 +46,7 @@ class Pipeline:
         for _ in range(MAX_TRIES):
             known = feed.known()
             try:
-                return self._run(grant, replace(request, known=known))
+                return self._run(grant, request.knowing(known))
             except FeedMoved:
                 continue
             except OAuthError as error:

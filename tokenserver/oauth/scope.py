@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from tokenserver.access.permissions import PERMISSIONS
@@ -65,4 +66,9 @@ def narrowed(scope: Iterable[str], held: frozenset[str]) -> frozenset[str]:
 
 def to_text(scope: Iterable[str]) -> str:
     """`openid` first, as people expect it; the rest sorted."""
+    return _to_text(frozenset(scope))
+
+
+@lru_cache(maxsize=1024)
+def _to_text(scope: frozenset[str]) -> str:
     return " ".join(sorted(scope, key=lambda s: (s != "openid", s not in STANDARD, s)))

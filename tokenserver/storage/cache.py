@@ -20,6 +20,9 @@ class Cache(Generic[K, V]):
         self._drops = 0
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def get(self, key: K) -> V | None:
         return self._values.get(key)
 

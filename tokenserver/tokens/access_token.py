@@ -1,10 +1,11 @@
 """Access tokens: RFC 9068 JWTs. Minting does no I/O."""
 
 import json
-import secrets
+import os
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
@@ -96,8 +97,12 @@ def _signed(signer: Signer, signing_input: str) -> str:
 
 
 def _signing_input(signer: Signer, typ: str, claims: Mapping[str, Any]) -> str:
-    header = {"typ": typ, "alg": signer.alg, "kid": signer.kid}
-    return f"{_segment(header)}.{_segment(claims)}"
+    return f"{_header(typ, signer.alg, signer.kid)}.{_segment(claims)}"
+
+
+@lru_cache(maxsize=64)
+def _header(typ: str, alg: str, kid: str) -> str:
+    return _segment({"typ": typ, "alg": alg, "kid": kid})
 
 
 def acr_of(amr: Sequence[str]) -> str:
@@ -108,8 +113,9 @@ def acr_of(amr: Sequence[str]) -> str:
 def new_jti(issued_at_ms: int) -> str:
     """A UUID of version 7 (RFC 9562 section 5.7): it carries the milliseconds that `iat`, in whole seconds as
     strangers' verifiers expect it, can't."""
-    version, variant = 0x7 << 76, 0b10 << 62
-    return str(UUID(int=issued_at_ms << 80 | version | secrets.randbits(12) << 64 | variant | secrets.randbits(62)))
+    digits = f"{issued_at_ms:012x}7{os.urandom(10).hex()}"
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def issued_at_ms(jti: str, iat: float) -> int:
@@ -121,6 +127,8 @@ def issued_at_ms(jti: str, iat: float) -> int:
     return number.int >> 80 if number.version == 7 else int(iat) * 1000
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _segment(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode("ascii")
+    return urlsafe_b64encode(_encode(value).encode()).rstrip(b"=").decode("ascii")

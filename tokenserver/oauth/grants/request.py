@@ -36,6 +36,9 @@ class TokenRequest:
     path: str = ""
     known: Known = ()
 
+    def knowing(self, known: Known) -> "TokenRequest":
+        return TokenRequest(self.parameters, self.authorization, self.address, self.user_agent, self.path, known)
+
     def need(self, name: str) -> str:
         """Raises InvalidRequest when it is missing."""
         value = self.parameters.get(name)
