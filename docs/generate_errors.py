@@ -41,7 +41,7 @@ REST: Final = {
     "builtin_role": "Change its permissions instead, or take it from its users.",
     "client_exists": "Choose another `client_id`, or leave it to the server.",
     "client_not_found": "Look the id up by `GET /clients`.",
-    "clock_wrong": "Repeat the request, at another node too. Operators: [the clock](nodes.md#clocks).",
+    "clock_wrong": "Repeat the request, at another node too. Operators: [the clock](runbooks.md#the-clock-jumped).",
     "consent_not_found": "Nothing to do: there is none to withdraw.",
     "csrf_failed": "Reload the page and send the form again. Browsers must accept the cookies of this host.",
     "device_not_found": "Type the code that the device shows now; codes expire after ten minutes.",
