@@ -92,7 +92,7 @@ REST: Final = {
     "session_not_found": "Nothing to do: it has ended, or isn't yours.",
     "store_unavailable": "Repeat it after `Retry-After`. A refresh may be repeated with the same token "
     "([what a client should do](refresh-tokens.md#what-a-client-should-do)). Operators: "
-    "[what happens then](revocation.md#when-redis-is-emptied-rolled-back-or-away).",
+    "[Redis](runbooks.md#redis-is-gone), [SQL](runbooks.md#sql-is-gone).",
     "temporarily_unavailable": "Repeat it after `Retry-After`.",
     "too_many_passkeys": "Remove one.",
     "too_many_requests": "Wait for `Retry-After` seconds ([limits](limits.md)).",
