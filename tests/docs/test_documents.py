@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
 
 import pytest
+from click.testing import CliRunner
 
 from tests.docs.fences import DOCUMENTS, ROOT, anchors, fences, links, prose
-from tests.live_server import COMMAND
+from tokenserver.cli import program
 
 PLACEHOLDER = re.compile(r"[…<>]")
 
@@ -46,9 +46,9 @@ def test_the_documents_name_commands():
 def test_commands_parse(command):
     """Its own help is shown, which click does only after it has understood the options before."""
     arguments = [*shlex.split(command)[1:], "--help"]
-    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"Usage: tokenserver {' '.join(_words(arguments))}".rstrip())
+    done = CliRunner().invoke(program, arguments, prog_name="tokenserver")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"Usage: tokenserver {' '.join(_words(arguments))}".rstrip())
 
 
 def _words(arguments):
