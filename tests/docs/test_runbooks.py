@@ -76,7 +76,7 @@ def test_the_commands_run(deployment):
             assert "everybody signs in again" in done.out
     assert (deployment.folder / "evidence.jsonl").stat().st_size > 0
     actions = {event["event"] for event in logged(deployment)}
-    assert {"signing_key:rotated", "user:disabled", "user:enabled", "second_factors:reset"} <= actions
+    assert {"signing_key:rotated", "user:disabled", "user:enabled", "client:secret_rotated"} <= actions
 
 
 def logged(deployment):
