@@ -38,6 +38,7 @@ from tokenserver.pages import (
     verify_email,
 )
 from tokenserver.pages import error as error_page
+from tokenserver.pages.admin import routes as console
 from tokenserver.pages.forms import Forms
 from tokenserver.pages.second_step import SecondSteps
 from tokenserver.pages.security import SecurityForms
@@ -67,7 +68,10 @@ PAGES = (
 # What needs neither a clock nor a store.
 PUBLISHED = ("/healthz", "/readyz", "/.well-known/", "/docs", "/openapi.json", "/pages/")
 # Who renders the errors below a path; problem details everywhere else.
-TONGUES = dict.fromkeys(PAGES, error_page.render) | {"/oauth/": oauth_errors.render}
+TONGUES = dict.fromkeys(PAGES, error_page.render) | {
+    "/oauth/": oauth_errors.render,
+    console.ENTRY: console.render_error,
+}
 
 
 def create_app(settings: Settings | None = None, is_draining: Callable[[], bool] = lambda: False) -> Flask:
@@ -251,6 +255,18 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     app.register_blueprint(forgot_password.blueprint(forms=forms, recovery=rooms.recovery))
     app.register_blueprint(reset_password.blueprint(cookies=rooms.cookies, forms=forms, recovery=rooms.recovery))
     app.register_blueprint(verify_email.blueprint(cookies=rooms.cookies, forms=forms, recovery=rooms.recovery))
+    app.register_blueprint(
+        console.blueprint(
+            app,
+            settings=settings,
+            cookies=rooms.cookies,
+            forms=forms,
+            interactions=rooms.interactions,
+            key_ring=rooms.keys,
+            feed=rooms.feed,
+        )
+    )
+    app.register_blueprint(console.entry())
     app.register_blueprint(assets.blueprint())
     app.register_blueprint(health.blueprint(_readiness(rooms), is_draining))
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))

@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError
 
 from tokenserver.access.permissions import ADMIN
 from tokenserver.access.rights import Rights, create_builtin_roles
-from tokenserver.clients.registry import create_first_party
+from tokenserver.clients.registry import create_builtin
 from tokenserver.errors import ConfigurationError, Conflict, Invalid, StoreUnavailable
+from tokenserver.pages.admin.sign_in import CALLBACK
 from tokenserver.rooms import Rooms
 from tokenserver.storage import feed, schema
 from tokenserver.storage.sql import Transaction
@@ -67,8 +68,8 @@ def _rows(rooms: Rooms) -> tuple[str, None]:
     def create(tx: Transaction) -> str:
         feed.initialize(tx)
         created = create_builtin_roles(tx)
-        client = create_first_party(tx)
-        return "built-in roles and client" + (" created" if created or client else " are there")
+        clients = create_builtin(tx, rooms.settings.issuer + CALLBACK)
+        return "built-in roles and clients" + (" created" if created or clients else " are there")
 
     for _ in range(MAX_TRIES):
         try:

@@ -25,7 +25,7 @@ PEOPLE = ("guest", "user", "owner", "moderator", "admin", "custom", "disabled", 
 # What has no role: protocol endpoints, pages, documents.
 OPEN = re.compile(
     r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|account|pages|forgot-password|"
-    r"reset-password|verify-email)\b"
+    r"reset-password|verify-email|admin/console)\b|/admin$"
 )
 
 

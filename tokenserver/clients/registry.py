@@ -30,14 +30,19 @@ from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
 from tokenserver.storage.sql import Transaction, utc_now
 
-__all__ = ["FIRST_PARTY", "Client", "Clients", "create_first_party", "described"]
+__all__ = ["ADMIN_CONSOLE", "FIRST_PARTY", "Client", "Clients", "create_builtin", "described"]
 
 CACHED_CLIENTS: Final = 10_000
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# Behind /auth/login and /auth/refresh, and in every deployment.
+# In every deployment: behind /auth/login and /auth/refresh; behind /admin.
 FIRST_PARTY: Final = "first-party"
-# What signing in to this server depends on.
-BUILTIN: Final = ("grant_types", "token_endpoint_auth_method", "audience", "first_party")
+ADMIN_CONSOLE: Final = "admin-console"
+# What signing in to this server, and to its console, depends on.
+_KEPT_AS_IT_IS: Final = ("grant_types", "token_endpoint_auth_method", "audience", "first_party")
+BUILTIN: Final[Mapping[str, tuple[str, ...]]] = {
+    FIRST_PARTY: _KEPT_AS_IT_IS,
+    ADMIN_CONSOLE: (*_KEPT_AS_IT_IS, "redirect_uris", "response_types"),
+}
 EDITABLE: Final = tuple(field.name for field in fields(Metadata))
 
 
@@ -207,7 +212,7 @@ class Clients:
         row = self.lock(tx, client_id)
         values, old = self._values(metadata), _kept(row)
         changed = [name for name in EDITABLE if old[name] != values[name]]
-        if client_id == FIRST_PARTY and not set(BUILTIN).isdisjoint(changed):
+        if not set(BUILTIN.get(client_id, ())).isdisjoint(changed):
             raise Conflict("Signing in depends on this of the built-in client.", code="builtin_client")
         if not changed:
             return row, None
@@ -286,7 +291,7 @@ class Clients:
     def delete(self, tx: Transaction, change: Change, client_id: str) -> None:
         """The caller ends the client's sessions in the same transaction."""
         row = self.lock(tx, client_id)
-        if client_id == FIRST_PARTY:
+        if client_id in BUILTIN:
             raise Conflict("The built-in client can't be deleted.", code="builtin_client")
         tx.delete(row)
         record(tx, Event.CLIENT_DELETED, target=client_id, before=_recorded(row, EDITABLE))
@@ -317,18 +322,26 @@ class Clients:
         }
 
 
-def create_first_party(tx: Transaction) -> bool:
-    """The built-in public client; True when it was missing."""
-    if tx.get(ClientRow, FIRST_PARTY) is not None:
-        return False
-    now = utc_now()
-    tx.add(
-        ClientRow(
-            client_id=FIRST_PARTY,
-            client_name="This server's own sign-in",
+def create_builtin(tx: Transaction, console_uri: str) -> bool:
+    """The built-in public clients; True when one was missing. `console_uri`: where the console's users come back
+    to, which follows the issuer."""
+    known = _add_builtin(tx, FIRST_PARTY, "This server's own sign-in", ["password", "refresh_token"])
+    console = _add_builtin(tx, ADMIN_CONSOLE, "Admin console", ["authorization_code", "refresh_token"])
+    if console.redirect_uris != [console_uri]:
+        console.redirect_uris = [console_uri]
+    return any(row in tx.new for row in (known, console))
+
+
+def _add_builtin(tx: Transaction, client_id: str, name: str, grant_types: list[str]) -> ClientRow:
+    row = tx.get(ClientRow, client_id)
+    if row is None:
+        now = utc_now()
+        row = ClientRow(
+            client_id=client_id,
+            client_name=name,
             redirect_uris=[],
-            grant_types=["password", "refresh_token"],
-            response_types=[],
+            grant_types=grant_types,
+            response_types=["code"] if "authorization_code" in grant_types else [],
             scope="",
             token_endpoint_auth_method="none",
             audience=[],
@@ -336,8 +349,8 @@ def create_first_party(tx: Transaction) -> bool:
             created_at=now,
             updated_at=now,
         )
-    )
-    return True
+        tx.add(row)
+    return row
 
 
 def described(row: ClientRow) -> dict[str, Any]:

@@ -11,7 +11,7 @@ MAX_PARAMETERS: Final = 50
 REPEATABLE: Final = frozenset({"resource", "audience"})
 
 
-def parse_form(body: bytes, content_type: str, query: str) -> dict[str, str]:
+def parse_form(body: bytes, content_type: str, query: str, most: int = MAX_PARAMETERS) -> dict[str, str]:
     """Raises InvalidRequest.
 
     RFC 6749 section 3.2: parameters sent without a value are treated as if they were omitted, and none may be
@@ -21,7 +21,7 @@ def parse_form(body: bytes, content_type: str, query: str) -> dict[str, str]:
         raise InvalidRequest("Parameters belong into the body.")
     if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise InvalidRequest("Send application/x-www-form-urlencoded.")
-    return _parse(body)
+    return _parse(body, most)
 
 
 def parse_query(query: bytes) -> dict[str, str]:
@@ -29,14 +29,14 @@ def parse_query(query: bytes) -> dict[str, str]:
     return _parse(query)
 
 
-def _parse(encoded: bytes) -> dict[str, str]:
+def _parse(encoded: bytes, most: int = MAX_PARAMETERS) -> dict[str, str]:
     try:
         pairs = parse_qsl(
             encoded.decode("ascii"),
             keep_blank_values=True,
             strict_parsing=bool(encoded),
             errors="strict",
-            max_num_fields=MAX_PARAMETERS,
+            max_num_fields=most,
         )
     except ValueError:
         raise InvalidRequest from None

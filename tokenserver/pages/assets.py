@@ -7,7 +7,10 @@ from typing import Final
 
 from flask import Blueprint, Response, abort, request
 
-ASSETS: Final = {"pages.css": "text/css", "icon.svg": "image/svg+xml", "passkeys.js": "text/javascript"}
+ASSETS: Final = {"pages.css": "text/css", "icon.svg": "image/svg+xml", "passkeys.js": "text/javascript"} | {
+    "admin.css": "text/css",
+    "log.js": "text/javascript",
+}
 YEAR: Final = 31_536_000
 
 

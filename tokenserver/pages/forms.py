@@ -63,11 +63,12 @@ class Forms:
         except (ValueError, InvalidRequest):
             raise BadRequest from None
 
-    def read(self) -> Form:
-        """Raises BadRequest, RequestEntityTooLarge, and Forbidden `csrf_failed`: nothing was done."""
+    def read(self, most: int = MAX_PARAMETERS) -> Form:
+        """`most`: so many fields. Raises BadRequest, RequestEntityTooLarge, and Forbidden `csrf_failed`: nothing
+        was done."""
         try:
             query = request.query_string.decode("latin-1")
-            fields = parse_form(body_bytes(), request.headers.get("Content-Type", ""), query)
+            fields = parse_form(body_bytes(), request.headers.get("Content-Type", ""), query, most)
         except InvalidRequest:
             raise BadRequest from None
         browser = self._cookies.browser()

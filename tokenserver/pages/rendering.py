@@ -27,13 +27,14 @@ def render(
     images: Iterable[str] = (),
     forms: Iterable[str] = (),
     frames: Iterable[str] = (),
+    connects: Iterable[str] = (),
     has_script: bool = False,
     has_assets: bool = False,
     **values: Any,
 ) -> Response:
     """`images`: origins that pictures come from. `forms`: where forms lead, none when there are none. `frames`:
-    origins of pages that are embedded. `has_script`: the template has an inline script, with the attribute
-    `nonce="{{ nonce }}"`. `has_assets`: it has one of ours, by its address."""
+    origins of pages that are embedded. `connects`: what scripts may ask. `has_script`: the template has an inline
+    script, with the attribute `nonce="{{ nonce }}"`. `has_assets`: it has one of ours, by its address."""
     nonce = secrets.token_urlsafe(16) if has_script else ""
     text = TEMPLATES.get_template(template).render(nonce=nonce, request_id=current().request_id, **values)
     response = Response(text, status, mimetype="text/html")
@@ -46,6 +47,7 @@ def render(
             *(["'self'"] if has_assets else []),
         )
         or ("'none'",),
+        "connect-src": tuple(connects) or ("'none'",),
         "frame-src": tuple(frames) or ("'none'",),
         "form-action": tuple(forms) or ("'none'",),
         "frame-ancestors": ("'none'",),

@@ -21,6 +21,8 @@ class Cookies:
     interactions and forms are bound to it. `op_browser_state`: another word when somebody else is signed in, for
     the script of the check_session iframe (OIDC Session Management section 3.3); nothing here depends on it.
 
+    `console`: of who is at the admin console; no other site leads there in its name (SameSite=Strict).
+
     `device`: kept when the browser is closed; known to belong to whoever signed in last (`identity.known_devices`).
 
     On https no other host and no path can set them (OWASP ASVS 3.3.1: __Host-). Elsewhere their names are our own:
@@ -34,6 +36,7 @@ class Cookies:
         self.session_name: Final = f"{prefix}session"
         self.device_name: Final = f"{prefix}device"
         self.browser_name: Final = f"{prefix}browser"
+        self.console_name: Final = f"{prefix}console"
         self.browser_state_name: Final = f"{prefix}op_browser_state"
 
     def session(self) -> str | None:
@@ -45,6 +48,16 @@ class Cookies:
 
     def device(self) -> str | None:
         return self._given(self.device_name)
+
+    def console(self) -> str | None:
+        return self._given(self.console_name)
+
+    def keep_console(self, response: Response, value: str) -> None:
+        """Until the browser is closed."""
+        self._set(response, self.console_name, value, same_site="Strict")
+
+    def forget_console(self, response: Response) -> None:
+        self._set(response, self.console_name, "", max_age=0, same_site="Strict")
 
     def link(self, purpose: str) -> str | None:
         """The token of a mailed link that this browser followed."""
@@ -90,6 +103,8 @@ class Cookies:
         name = self.browser_state_name
         response.set_cookie(name, value, max_age, path="/", secure=self._secure, samesite=same_site)
 
-    def _set(self, response: Response, name: str, value: str, max_age: int | None = None) -> None:
+    def _set(
+        self, response: Response, name: str, value: str, max_age: int | None = None, same_site: str = "Lax"
+    ) -> None:
         # OWASP ASVS 3.3.1 to 3.3.4. Lax: the way here from a client's page is a navigation from another site.
-        response.set_cookie(name, value, max_age, path="/", secure=self._secure, httponly=True, samesite="Lax")
+        response.set_cookie(name, value, max_age, path="/", secure=self._secure, httponly=True, samesite=same_site)

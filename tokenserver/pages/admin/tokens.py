@@ -1,0 +1,71 @@
+"""The tokens of who is at the console: in Redis, encrypted, behind a cookie that isn't stored."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from tokenserver.errors import StoreUnavailable
+from tokenserver.storage import sealing
+from tokenserver.storage.feed import Feed, now_ms
+from tokenserver.storage.redis import RedisReplaced
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """`issued_at`, `expires_at` in ms since 1970: of the access token."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    scope: str
+    issued_at: int
+    expires_at: int
+
+    @classmethod
+    def of(cls, response: Mapping[str, Any]) -> Self:
+        """Of a token response (RFC 6749 section 5.1)."""
+        now = now_ms()
+        return cls(
+            access_token=response["access_token"],
+            refresh_token=response["refresh_token"],
+            scope=response["scope"],
+            issued_at=now,
+            expires_at=now + response["expires_in"] * 1000,
+        )
+
+
+class HeldTokens:
+    """Whoever has the cookie has the tokens; whoever has a dump of Redis has neither. `secrets`: of the ring,
+    newest first. `lifetime` in s, since they were kept last. Every method raises StoreUnavailable."""
+
+    def __init__(self, feed: Feed, secrets: Callable[[], Sequence[bytes]], lifetime: int) -> None:
+        self._feed = feed
+        self._secrets = secrets
+        self._lifetime = lifetime
+
+    def keep(self, cookie: str, tokens: Tokens) -> None:
+        text = json.dumps([getattr(tokens, name) for name in Tokens.__slots__]).encode()
+        sealed = sealing.seal(text, self._secrets(), cookie).hex()
+        self._ask(cookie, lambda client, key: client.set(key, sealed, ex=self._lifetime))
+
+    def find(self, cookie: str) -> Tokens | None:
+        sealed = self._ask(cookie, lambda client, key: client.get(key))
+        text = sealing.unseal(bytes.fromhex(sealed), self._secrets(), cookie) if sealed else None
+        return Tokens(*json.loads(text)) if text else None
+
+    def forget(self, cookie: str) -> None:
+        self._ask(cookie, lambda client, key: client.delete(key))
+
+    def _ask(self, cookie: str, question: Callable[[Any, str], Any]) -> Any:
+        store, digest = self._feed.store, hashlib.sha256(cookie.encode()).hexdigest()
+        bucket = store.bucket_of(digest)
+        key = f"ts:{{{bucket}}}:c:{digest}"
+        try:
+            return store.ask(bucket, lambda client: question(client, key))
+        except RedisReplaced:
+            self._feed.sync(bucket)
+        try:
+            return store.ask(bucket, lambda client: question(client, key))
+        except RedisReplaced as error:
+            raise StoreUnavailable("redis", "replaced just now") from error
