@@ -7,7 +7,6 @@ from flask import Flask
 
 from tests.conftest import ADMIN_PASSWORD, PASSWORD, Api
 from tests.person import Page, Person
-from tokenserver.app import rooms_of
 
 ISSUER = "http://127.0.0.1:8000"
 HOME = "/admin/console"
@@ -73,8 +72,3 @@ def admin(visitor_of: Callable[..., Visitor]) -> Visitor:
 def people(api: Api) -> dict[str, Any]:
     """Ann and Bob, with the role "user"."""
     return {name: api.register(name) for name in ("ann", "bob")}
-
-
-def cookie_of(visitor: Visitor) -> str:
-    name = rooms_of(visitor.app).cookies.console_name
-    return name

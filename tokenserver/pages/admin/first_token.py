@@ -8,6 +8,7 @@ from shlex import quote
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from tokenserver.clients.registry import BUILTIN
 from tokenserver.oauth.endpoints import path_of
 
 
@@ -20,6 +21,8 @@ class Step(NamedTuple):
 
 def steps(client: Mapping[str, Any], secret: str | None, issuer: str) -> list[Step]:
     """`client`: as REST describes it."""
+    if client["client_id"] in BUILTIN:
+        return []
     grant_types = client["grant_types"]
     if "authorization_code" in grant_types and client["redirect_uris"]:
         return _of_code(client, secret, issuer)

@@ -38,13 +38,13 @@ def asked() -> dict[str, str]:
 @PAGES.page("/log", needs="logs:read")
 def show_log(admin: Admin) -> Response:
     query = asked()
-    seal = admin.api.get("/admin/logs/checkpoint")
+    page, seal = events(admin, query), admin.api.get("/admin/logs/checkpoint")
     return show(
         admin,
         "log/list.html",
         section="log",
         is_live=True,
-        page=events(admin, query),
+        page=page,
         query=query,
         seal=seal | {"at": datetime.fromisoformat(seal["at"]) if seal["at"] else None},
         actions=sorted(event.value for event in Event),
@@ -53,8 +53,6 @@ def show_log(admin: Admin) -> Response:
 
 
 # What the script asks for every few seconds: a poll, since a stream would hold one of few threads.
-
-
 @PAGES.page("/log/rows", needs="logs:read")
 def show_rows(admin: Admin) -> Response:
     query = asked()
