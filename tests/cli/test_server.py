@@ -221,7 +221,7 @@ def test_init_says_what_it_did_and_may_be_repeated(empty: Deployment):
         "program loaded",
         "database schema",
         "signing key",
-        "built-in roles and client created",
+        "built-in roles and clients created",
         "first admin",
         "audit checkpoint",
     ]

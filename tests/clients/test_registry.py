@@ -14,7 +14,7 @@ from tests.conftest import PASSWORD, Api, Apps
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
 from tokenserver.clients import client_secret
-from tokenserver.clients.registry import FIRST_PARTY
+from tokenserver.clients.registry import BUILTIN, FIRST_PARTY
 from tokenserver.errors import Conflict, Invalid, NotFound
 from tokenserver.rooms import Rooms
 from tokenserver.tokens.sessions import EndReason
@@ -93,7 +93,7 @@ def test_what_can_t_be_registered(rooms: Rooms):
         with pytest.raises(Invalid) as caught:
             rooms.clients.create(**{**MACHINE, **change})
         assert [error.field for error in caught.value.errors] == [field], change
-    assert [row.client_id for row in rooms.clients.list()] == [FIRST_PARTY]
+    assert {row.client_id for row in rooms.clients.list()} == BUILTIN.keys()
 
 
 def test_ids_are_taken_once_and_distinguish_case(rooms: Rooms):
@@ -103,7 +103,7 @@ def test_ids_are_taken_once_and_distinguish_case(rooms: Rooms):
         with pytest.raises(Conflict) as caught:
             rooms.clients.create(client_id=taken, **MACHINE)
         assert caught.value.code == "client_exists"
-    assert sorted(row.client_id for row in rooms.clients.list()) == ["Machine", FIRST_PARTY, "machine"]
+    assert {row.client_id for row in rooms.clients.list()} == {"Machine", "machine", *BUILTIN}
 
 
 def test_one_id_at_once(rooms: Rooms):

@@ -19,7 +19,7 @@ from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
 from tokenserver.clients.metadata import OPTIONAL
 from tokenserver.clients.models import ClientRow
-from tokenserver.clients.registry import FIRST_PARTY
+from tokenserver.clients.registry import ADMIN_CONSOLE, BUILTIN, FIRST_PARTY
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import FeedRow
 from tokenserver.tokens.models import RefreshFamily, Session
@@ -185,7 +185,7 @@ def test_what_only_the_server_decides_is_refused(admin: Caller, rooms: Rooms):
         answer = admin.put("job", **JOB, client_id=client_id)
         assert refused(answer, 422, "validation_failed").json["errors"][0]["field"] == "client_id"
     assert granted(admin.get("job")) == before
-    assert len(rooms.clients.list()) == 2
+    assert len(rooms.clients.list()) == len(BUILTIN) + 1
 
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
@@ -227,7 +227,7 @@ def test_what_metadata_may_not_be(admin: Caller, rooms: Rooms):
     answer = admin.post()  # RFC 7591 section 2: the default is the code grant
     assert [e["field"] for e in refused(answer, 422, "validation_failed").json["errors"]] == ["redirect_uris"]
     assert granted(admin.get("job")) == before
-    assert len(rooms.clients.list()) == 2
+    assert len(rooms.clients.list()) == len(BUILTIN) + 1
 
 
 def test_what_a_database_could_not_hold_never_reaches_it(admin: Caller):
@@ -281,8 +281,9 @@ def test_list_in_pages(admin: Caller):
     for number in range(5):
         granted(admin.post(client_id=f"c{number}", **JOB), 201)
     everything = granted(admin.list())
-    assert (ids(everything), everything["next_cursor"]) == (["c0", "c1", "c2", "c3", "c4", FIRST_PARTY], None)
-    assert everything["items"][0] == granted(admin.get("c0"))
+    listed = [ADMIN_CONSOLE, "c0", "c1", "c2", "c3", "c4", FIRST_PARTY]
+    assert (ids(everything), everything["next_cursor"]) == (listed, None)
+    assert everything["items"][1] == granted(admin.get("c0"))
     seen, query = [], {"limit": 2}
     while True:
         page = granted(admin.list(**query))
@@ -291,8 +292,8 @@ def test_list_in_pages(admin: Caller):
             break
         query["cursor"] = page["next_cursor"]
         # What comes and goes meanwhile doesn't shift the pages.
-        admin.delete(seen[-1][0])
-    assert seen == [["c0", "c1"], ["c2", "c3"], ["c4", FIRST_PARTY]]
+        admin.delete(seen[-1][-1])
+    assert seen == [[ADMIN_CONSOLE, "c0"], ["c1", "c2"], ["c3", "c4"], [FIRST_PARTY]]
 
 
 def test_search(admin: Caller):
@@ -312,7 +313,7 @@ def test_search(admin: Caller):
         "\\": set(),
         "'": {FIRST_PARTY},
         "nothing like it": set(),
-        "": {*names, FIRST_PARTY},
+        "": {*names, *BUILTIN},
     }.items():
         assert set(ids(granted(admin.list(q=words)))) == found, words
     page = granted(admin.list(q="bill", limit=1))
@@ -589,7 +590,7 @@ def test_nobody_decides_about_a_client_that_reaches_further(
     refused(answer, 403, "exceeds_own_permissions")
     assert (granted(admin.get("strong")), granted(admin.get("job"))) == (strong, weak)
     assert rooms.database.read(lambda tx: tx.scalar(select(func.count()).select_from(AuditEvent))) == events
-    assert len(rooms.clients.list()) == 3
+    assert len(rooms.clients.list()) == len(BUILTIN) + 2
 
 
 @pytest.mark.parametrize("fields", HARMLESS.values(), ids=HARMLESS)

@@ -125,8 +125,10 @@ def told(response: Any) -> str:
 
 
 def place_of(answer: Any) -> str:
-    """But for the number of a sign-in that begins."""
-    return re.sub(r"(?<=\?interaction=)[\w-]{43}$", "", answer.headers.get("Location", ""))
+    """But for what is random in a sign-in that begins."""
+    return re.sub(
+        r"\b(interaction|state|nonce|code_challenge)=[\w-]{43}(?=&|$)", r"\1=", answer.headers.get("Location", "")
+    )
 
 
 def test_nothing_is_made_from_the_host_header(app: Flask, api: Api):
