@@ -19,6 +19,7 @@ from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
 from tokenserver.identity.breached_passwords import BreachedPasswords
+from tokenserver.identity.hash_places import HashPlaces, shared_folder
 from tokenserver.identity.known_devices import KnownDevices
 from tokenserver.identity.letters import Letters
 from tokenserver.identity.login import Login
@@ -128,9 +129,12 @@ class Rooms:
         feed.subscribe(_follow(keys), lambda _entries: None)
         revocation = Revocation(feed)
         limits = RateLimits(store, enabled=settings.rate_limits)
+        # One core is left to what needs no hash.
+        most_hashes = max(1, (os.cpu_count() or 1) - 1)
         passwords = Passwords(
-            slots=max(1, (os.cpu_count() or 1) // settings.workers),
+            slots=max(1, min(most_hashes, (os.cpu_count() or 1) // settings.workers)),
             queue=settings.threads // 2,
+            places=HashPlaces(shared_folder(), most_hashes),
             is_breached=BreachedPasswords(settings, slots=settings.threads // 2).knows,
         )
         postbox = Postbox(settings)

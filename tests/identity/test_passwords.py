@@ -1,8 +1,5 @@
 """Passwords: what is accepted, how they are compared, what hashing may cost (NIST SP 800-63B-4, OWASP ASVS 6.2)."""
 
-import os
-import sys
-import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
@@ -17,7 +14,7 @@ from tests.conftest import PASSWORD, Api
 from tokenserver.audit.models import AuditEvent
 from tokenserver.errors import Overloaded
 from tokenserver.identity import passwords as passwords_module
-from tokenserver.identity.hash_threads import NICE, hash_threads
+from tokenserver.identity.hash_places import HashPlaces
 from tokenserver.identity.models import User
 from tokenserver.identity.passwords import Passwords, weakness
 from tokenserver.rooms import Rooms
@@ -162,7 +159,7 @@ def test_too_large_ones_are_refused_before_they_are_hashed(api: Api, rooms: Room
 def test_queue_of_hashes_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """A storm of sign-ins is told to come again; the threads of refreshes stay free."""
     monkeypatch.setattr(passwords_module, "WAIT_SECONDS", 60)
-    passwords = Passwords(slots=1, queue=3)
+    passwords = Passwords(slots=1, queue=3, places=HashPlaces(None, 1))
 
     def verify(_: int) -> bool | None:
         try:
@@ -179,16 +176,3 @@ def test_queue_of_hashes_is_bounded(monkeypatch: pytest.MonkeyPatch):
     assert passwords.verify(None, PASSWORD) is False  # every place was given back
     assert passwords.verify("not a hash", PASSWORD) is False
     assert passwords.verify(passwords.hash(PASSWORD), PASSWORD) is True
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
-def test_hashes_take_the_time_that_nobody_else_needs():
-    """E30: a storm of sign-ins leaves the cores to refreshes."""
-
-    def priority() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    before = priority()
-    threads = hash_threads(2)
-    assert {threads.submit(priority).result() for _ in range(4)} == {min(19, before + NICE)}
-    assert priority() == before

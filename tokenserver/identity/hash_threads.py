@@ -3,16 +3,32 @@
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final, TypeVar
+
+from tokenserver.identity.hash_places import HashPlaces
+
+T = TypeVar("T")
 
 # A tenth of what a request gets where both want the same core.
 NICE: Final = 10
 
 
-def hash_threads(count: int) -> ThreadPoolExecutor:
-    """They start when they are first needed, and end when nobody holds the executor any more."""
-    return ThreadPoolExecutor(count, "hash", _step_back)
+class HashThreads:
+    """They start when they are first needed, and end when nobody holds this any more. `places`: without one no
+    hash is computed."""
+
+    def __init__(self, count: int, places: HashPlaces) -> None:
+        self._threads = ThreadPoolExecutor(count, "hash", _step_back)
+        self._places = places
+
+    def run(self, work: Callable[..., T], *args: Any) -> T:
+        return self._threads.submit(self._in_place, work, *args).result()
+
+    def _in_place(self, work: Callable[..., T], *args: Any) -> T:
+        with self._places.one():
+            return work(*args)
 
 
 def _step_back() -> None:

@@ -13,7 +13,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from tokenserver.errors import FieldError, Overloaded
 from tokenserver.identity.common_passwords import is_common
-from tokenserver.identity.hash_threads import hash_threads
+from tokenserver.identity.hash_places import HashPlaces
+from tokenserver.identity.hash_threads import HashThreads
 from tokenserver.identity.names import folded
 
 MIN_LENGTH: Final = 8
@@ -27,30 +28,32 @@ BESIDE_SERVICE: Final = 5
 
 
 class Passwords:
-    """`slots`: hashes computed at once in this process. `queue`: how many requests may be here, waiting ones too.
-    `is_breached`: whether one is known from a breach; may raise Unavailable.
+    """`slots`: hashes computed at once in this process; `places`: over all of them. `queue`: how many requests may
+    be here, waiting ones too. `is_breached`: whether one is known from a breach; may raise Unavailable.
 
     One hash takes 20 to 30 ms of a core and 19 MiB. Beyond the queue, callers are told to come again, so that
     threads remain for everything that needs no hash.
     """
 
-    def __init__(self, *, slots: int, queue: int, is_breached: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(
+        self, *, slots: int, queue: int, places: HashPlaces, is_breached: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._is_breached = is_breached
         # OWASP's first choice of equal strength; the library's default (64 MiB, 4 lanes) allows 10 a second.
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
         self._admitted = threading.BoundedSemaphore(max(slots, queue))
         self._running = threading.BoundedSemaphore(slots)
-        self._threads = hash_threads(slots)
+        self._threads = HashThreads(slots, places)
         self._nobodys_hash: str | None = None
 
     def hash(self, password: str) -> str:
         with self._slot():
-            return self._threads.submit(self._hasher.hash, normalized(password)).result()
+            return self._threads.run(self._hasher.hash, normalized(password))
 
     def verify(self, stored: str | None, password: str) -> bool:
         """False after the same work when there is no such user (`stored` None). Raises Overloaded."""
         with self._slot():
-            return self._threads.submit(self._verify, stored, normalized(password)).result()
+            return self._threads.run(self._verify, stored, normalized(password))
 
     def _verify(self, stored: str | None, password: str) -> bool:
         if self._nobodys_hash is None:
