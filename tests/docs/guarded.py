@@ -30,9 +30,9 @@ class Service:
         return httpx.get(f"{self.url}/reports", headers=headers, timeout=30, trust_env=False)
 
 
-def example(mark: str, server: LiveServer, **addresses: int) -> str:
-    """The block of the page, for this server. `addresses`: our port for each of the page's, as `port_8081`."""
-    text = marked(PAGE, f"run: {mark}").replace("http://127.0.0.1:8000", server.url)
+def example(mark: str, issuer: str, **addresses: int) -> str:
+    """The block of the page, for this issuer. `addresses`: our port for each of the page's, as `port_8081`."""
+    text = marked(PAGE, f"run: {mark}").replace("http://127.0.0.1:8000", issuer)
     for name, port in addresses.items():
         printed = name.removeprefix("port_")
         assert printed in text

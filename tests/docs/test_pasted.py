@@ -8,6 +8,7 @@ import pytest
 
 from tests.docs.fences import ROOT
 from tests.docs.pasting import blocks, keeps, paste
+from tests.live_server import serving
 from tests.person import Person
 
 PAGES = ["first-ten-minutes.md", "grants.md"]
@@ -27,9 +28,16 @@ def follow(url, printed):
         assert Person.at(url, name).connect(address, code).status == 200
 
 
+@pytest.fixture(scope="module")
+def server():
+    """With a grace that a slow machine doesn't outlast between two commands of one block."""
+    with serving(refresh_grace="60s") as running:
+        yield running
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_print_what_the_page_says(page, live_server):
-    pairs = paste(ROOT / "docs" / page, live_server, partial(follow, live_server.url))
+def test_the_blocks_print_what_the_page_says(page, server):
+    pairs = paste(ROOT / "docs" / page, server, partial(follow, server.url))
     assert len(pairs) >= 6
     for promised, printed in pairs:
         assert keeps(promised, printed), f"promised:\n{promised}\nprinted:\n{printed}"

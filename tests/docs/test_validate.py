@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -55,42 +55,41 @@ def services(live_server, tmp_path_factory, request):
     made = {}
     with ExitStack() as stack:
 
-        def start(name):
-            if name not in made:
+        def start(name, issuer=live_server.url):
+            if (name, issuer) not in made:
                 folder = tmp_path_factory.mktemp(name)
                 port = free_port()
-                made[name] = stack.enter_context(
-                    running(STARTED[name](live_server, folder, port, request), port, folder)
-                )
-            return made[name]
+                command = STARTED[name](issuer, folder, port, request)
+                made[name, issuer] = stack.enter_context(running(command, port, folder))
+            return made[name, issuer]
 
         yield start
 
 
-def flask(live_server, folder, port, request):
-    (folder / "reports.py").write_text(example("flask", live_server), encoding="utf-8")
+def flask(issuer, folder, port, request):
+    (folder / "reports.py").write_text(example("flask", issuer), encoding="utf-8")
     return [sys.executable, "-m", "flask", "--app", "reports", "run", "--port", str(port)]
 
 
-def node(live_server, folder, port, request):
+def node(issuer, folder, port, request):
     # Beside the packages that it imports.
-    script = request.getfixturevalue("node_folder") / "reports.mjs"
-    script.write_text(example("node", live_server, port_8081=port), encoding="utf-8")
+    script = request.getfixturevalue("node_folder") / f"reports-{port}.mjs"
+    script.write_text(example("node", issuer, port_8081=port), encoding="utf-8")
     return [program("node"), script]
 
 
-def go(live_server, folder, port, request):
+def go(issuer, folder, port, request):
     asked_for("go")
-    (folder / "main.go").write_text(example("go", live_server, port_8081=port), encoding="utf-8")
+    (folder / "main.go").write_text(example("go", issuer, port_8081=port), encoding="utf-8")
     run(program("go"), "mod", "init", "example.org/reports", folder=folder)
     run("go", "get", *GO_PACKAGES, folder=folder)
     run("go", "build", "-o", "reports", ".", folder=folder)
     return [folder / "reports"]
 
 
-def java(live_server, folder, port, request):
+def java(issuer, folder, port, request):
     asked_for("java")
-    (folder / "Reports.java").write_text(example("java", live_server, port_8081=port), encoding="utf-8")
+    (folder / "Reports.java").write_text(example("java", issuer, port_8081=port), encoding="utf-8")
     group, artifact, version = JAVA_PACKAGE.split(":")
     coordinates = f"<groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>"
     (folder / "pom.xml").write_text(
@@ -140,6 +139,13 @@ class TestOffline:
         assert service.ask(tokens["access_token"]).status_code == 200
 
 
+@pytest.mark.parametrize("name", [name for name in OFFLINE if name != "go"])
+def test_without_keys_nothing_can_be_known(services, reader, name):
+    response = services(name, f"http://127.0.0.1:{free_port()}").ask(reader["access_token"])
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+
+
 class Behind(BaseHTTPRequestHandler):
     """A service that knows nothing of tokens: it says who nginx says that asks."""
 
@@ -155,35 +161,43 @@ class Behind(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def nginx(live_server, tmp_path_factory):
-    nginx = program("nginx")
-    folder = tmp_path_factory.mktemp("nginx")
-    client_id, secret = live_server.create_client("gateway", "client_credentials", scope="tokens:introspect")
-    credentials = folder / "introspection"
-    credentials.write_bytes(base64.b64encode(f"{client_id}:{secret}".encode()))
-    script = example("njs", live_server).replace("/etc/nginx/introspection", str(credentials))
-    (folder / "introspect.js").write_text(script, encoding="utf-8")
-    behind = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
-    thread = threading.Thread(target=behind.serve_forever, args=(0.05,), daemon=True)
+def behind():
+    """The port of the service behind nginx."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@contextmanager
+def guarding(folder, behind, issuer, credentials):
+    """nginx in front of the service."""
+    (folder / "introspection").write_bytes(base64.b64encode(":".join(credentials).encode()))
+    script = example("njs", issuer).replace("/etc/nginx/introspection", str(folder / "introspection"))
+    (folder / "introspect.js").write_text(script, encoding="utf-8")
     port = free_port()
-    configuration = example("nginx", live_server, port_8081=port, port_8082=behind.server_port)
+    configuration = example("nginx", issuer, port_8081=port, port_8082=behind)
     # Nothing of the machine's own is touched.
-    ours = f"http {{\n  access_log off;\n  client_body_temp_path {folder};\n  proxy_temp_path {folder};\n"
-    ours += f"  fastcgi_temp_path {folder};\n  uwsgi_temp_path {folder};\n  scgi_temp_path {folder};\n"
-    configuration = configuration.replace("http {\n", ours, 1)
-    modules = "/usr/lib/nginx/modules"
-    configuration = configuration.replace("load_module modules/", f"load_module {modules}/")
+    places = "".join(
+        f"  {kind}_temp_path {folder};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = configuration.replace("http {\n", f"http {{\n  access_log off;\n{places}", 1)
+    configuration = configuration.replace("load_module modules/", "load_module /usr/lib/nginx/modules/")
     (folder / "nginx.conf").write_text(configuration, encoding="utf-8")
     settings = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
-    command = [nginx, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr", "-g", settings]
-    try:
-        with running(command, port, folder) as service:
-            yield service
-    finally:
-        behind.shutdown()
-        thread.join()
-        behind.server_close()
+    command = [program("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr", "-g", settings]
+    with running(command, port, folder) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def nginx(live_server, behind, tmp_path_factory):
+    client = live_server.create_client("gateway", "client_credentials", scope="tokens:introspect")
+    with guarding(tmp_path_factory.mktemp("nginx"), behind, live_server.url, client) as service:
+        yield service
 
 
 class TestNginx:
@@ -210,6 +224,17 @@ class TestNginx:
         assert nginx.ask(tokens["access_token"]).status_code == 200
         live_server.post("/oauth/revoke", data={"client_id": "first-party", "token": tokens["refresh_token"]})
         refused(nginx.ask(tokens["access_token"]), 401, "invalid_token")
+
+    def test_without_an_answer_nothing_is_let_in(self, behind, reader, tmp_path):
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        with guarding(tmp_path, behind, nowhere, ("gateway", "secret")) as service:
+            response = service.ask(reader["access_token"])
+        assert response.status_code == 503
+        assert response.headers["Retry-After"] == "5"
+
+    def test_without_its_own_credentials_neither(self, behind, live_server, reader, tmp_path):
+        with guarding(tmp_path, behind, live_server.url, ("gateway", "wrong")) as service:
+            assert service.ask(reader["access_token"]).status_code == 503
 
 
 def test_the_tokens_of_this_test_are_what_they_are_called(live_server, reader):
@@ -244,7 +269,7 @@ def envoy(tmp_path_factory):
 
 
 def test_envoy_knows_the_configuration(envoy, live_server):
-    configuration = yaml.safe_load(example("envoy", live_server))
+    configuration = yaml.safe_load(example("envoy", live_server.url))
     assert envoy(configuration) == ""
     [listener] = configuration["static_resources"]["listeners"]
     filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
