@@ -123,13 +123,17 @@ def test_what_is_no_family(api: Api, elsewhere: Api, writer: Writer, field: str,
         token = granted(each.refresh(token))["refresh_token"]
 
 
-def test_what_was_consumed_stays_so_wherever_the_generation_is_set(api: Api, rooms: Rooms, writer: Writer):
-    """The number alone, without the MAC that belongs to it."""
+@pytest.mark.parametrize("mac", [None, "", "A", " ", "A" * 22])
+def test_what_was_consumed_stays_so_wherever_the_generation_is_set(
+    api: Api, rooms: Rooms, writer: Writer, mac: str | None
+):
+    """The number alone, without the MAC that belongs to it: with that of another, or what is none."""
     chain = [api.signed_in()["refresh_token"]]
     for _ in range(4):
         chain.append(granted(api.refresh(chain[-1]))["refresh_token"])
     rooms.checkpoints.drain()
-    writer.redis.hset(writer.key(chain[0]), mapping={"g": 2, "r": int(time.time() * 1000)})
+    forged = {"g": 2, "r": int(time.time() * 1000)} | ({} if mac is None else {"h": mac})
+    writer.redis.hset(writer.key(chain[0]), mapping=forged)
     refused(api.refresh(chain[1]), 401, "invalid_refresh_token")
     refused(api.refresh(chain[4]), 401, "invalid_refresh_token")  # it was reuse
     events = rooms.database.read(lambda tx: tx.scalars(select(AuditEvent.event)).all())
