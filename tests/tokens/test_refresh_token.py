@@ -15,7 +15,8 @@ from tokenserver.audit.trail import FULL, events_key
 from tokenserver.storage.feed import now_ms, state_key
 from tokenserver.tokens import checkpoints
 from tokenserver.tokens.models import RefreshFamily, Session
-from tokenserver.tokens.refresh_token import Outcome, rotations_key
+from tokenserver.tokens.refresh_family import Outcome
+from tokenserver.tokens.refresh_token import rotations_key
 
 
 def family_of(rooms, token):

@@ -6,6 +6,7 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -97,13 +98,30 @@ class Family:
         )
 
 
+class Outcome(StrEnum):
+    """What became of a presented token. The first three leave a live successor."""
+
+    ROTATED = "rotated"
+    REPLAYED = "replayed"  # within the grace: the same successor again
+    FAST_FORWARDED = "fast_forwarded"  # Redis had lost writes; the token proves the generation
+    REUSED = "reused"  # the family is dead in Redis; the caller ends it in SQL
+    ENDED = "ended"
+    EXPIRED = "expired"
+    STALE = "stale"  # nothing was spent; what the caller knows is out of date
+
+
 class Checkpoint(NamedTuple):
-    """A family as a store knows it. `rotated_at` in ms since 1970."""
+    """A family as a store knows it. `rotated_at`, `drop_at` in ms since 1970."""
 
     family: Family
     generation: int
     rotated_at: int
     ended: bool
+
+    @property
+    def drop_at(self) -> int:
+        """When it ends by itself if nobody uses it."""
+        return min(self.family.expires_at, self.rotated_at + self.family.idle_lifetime)
 
 
 def ms(moment: datetime) -> int:

@@ -12,8 +12,7 @@ from tokenserver.oauth.errors import InvalidGrant, InvalidScope
 from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest, event_of
 from tokenserver.oauth.issuing import UserContext
 from tokenserver.storage.feed import now_ms
-from tokenserver.tokens.refresh_family import Family
-from tokenserver.tokens.refresh_token import Outcome
+from tokenserver.tokens.refresh_family import Family, Outcome
 from tokenserver.web.request_context import current
 
 
