@@ -150,6 +150,45 @@ def test_what_is_unusual_is_left_to_flask(ask, unusual):
     assert ask("/oauth/token", by_door=False, **request) == ask("/oauth/token", **request)
 
 
+PROTECTED = ("/users/me", "/oauth/userinfo")
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_what_a_token_opens_is_flasks_answer(ask, dispatched, api, path):
+    api.register()
+    form = {"grant_type": "password", "client_id": "first-party", "username": "ann", "password": PASSWORD}
+    bearer = {"Authorization": f"Bearer {api.token(**form, scope='openid email').json['access_token']}"}
+    behind = ask(path, by_door=False, headers=dict(bearer))
+    assert behind[0] == "200 OK"
+    assert "ann@example.org" in behind[2]
+    with quiet(dispatched):
+        assert ask(path, headers=dict(bearer)) == behind
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+@pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer", "Bearer x y", "Bearer x.y.z", "own", "narrow"])
+def test_what_a_token_does_not_open_neither(ask, dispatched, api, confidential, rooms, path, header):
+    if header == "own":  # a client's own token has no user
+        header = f"Bearer {api.token(confidential, grant_type='client_credentials').json['access_token']}"
+    elif header == "narrow":
+        header = f"Bearer {api.signed_in()['access_token']}"
+        if path == "/users/me":
+            rooms.feed.change(lambda tx, change: change.note("everything"))
+    headers = {} if header is None else {"Authorization": header}
+    behind = ask(path, by_door=False, headers=dict(headers))
+    assert behind[0][0] == "4"
+    with quiet(dispatched):
+        assert ask(path, headers=dict(headers)) == behind
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+@pytest.mark.parametrize(
+    "unusual", [{"query_string": "access_token=x"}, {"data": "access_token=x"}, {"method": "PATCH"}]
+)
+def test_tokens_elsewhere_are_left_to_flask(ask, path, unusual):
+    assert ask(path, by_door=False, **unusual) == ask(path, **unusual)
+
+
 def test_a_body_that_ends_too_early_is_refused(ask):
     cut = form("grant_type=client_credentials") | {"environ_overrides": {"CONTENT_LENGTH": "200"}}
     assert ask("/oauth/token", by_door=False, **cut) == ask("/oauth/token", **cut)

@@ -55,7 +55,7 @@ def blueprint(
     @refuses((403, "user_required"))
     def get_me() -> dict[str, Any]:
         """Show one's own account."""
-        return user_body(_person(people), current_holder())
+        return own_account(people)
 
     @routes.put("")
     @requires()
@@ -127,6 +127,11 @@ def blueprint(
         feed.change(end)
 
     return routes
+
+
+def own_account(people: People) -> dict[str, Any]:
+    """Of the holder of this request's token. Raises Forbidden `user_required`."""
+    return user_body(_person(people), current_holder())
 
 
 def _person(people: People) -> Person:

@@ -79,10 +79,10 @@ def gives(
             result = view(*args, **kwargs)
             if schema is None:
                 return Response(status=status)
-            body = _rendered(schema, result)
+            body = rendered(schema, result)
             answer = Response(body, status, mimetype="application/json")
             if etag:
-                answer.set_etag(_tag(body if etag is True else _rendered(etag, result)))
+                answer.set_etag(_tag(body if etag is True else rendered(etag, result)))
             return answer
 
         wrapper.__gives__ = Given(schema, status, bool(etag))  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def require_match(schema: type[Schema], result: Any) -> None:
     `result`: the resource as it is in the transaction that writes. Raises PreconditionFailed.
     """
     wanted = request.if_match
-    if "If-Match" in request.headers and not wanted.contains(_tag(_rendered(schema, result))):
+    if "If-Match" in request.headers and not wanted.contains(_tag(rendered(schema, result))):
         raise PreconditionFailed
 
 
@@ -119,7 +119,8 @@ def _tag(body: str) -> str:
     return sha256(body.encode()).hexdigest()[:32]
 
 
-def _rendered(schema: type[Schema], result: Any) -> str:
+def rendered(schema: type[Schema], result: Any) -> str:
+    """The JSON of an answer."""
     return json.dumps(_dumper(schema).dump(result))
 
 

@@ -14,12 +14,16 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ClientDisconnected
 
+from tokenserver.identity.routes import own_account
+from tokenserver.identity.schemas import UserSchema
 from tokenserver.oauth import denials
-from tokenserver.oauth.endpoints import cors, introspection, revocation, token
+from tokenserver.oauth.endpoints import cors, introspection, revocation, token, userinfo
 from tokenserver.oauth.endpoints.request import UNCACHED, Server, form_of
 from tokenserver.oauth.grants.request import TokenRequest
+from tokenserver.verify.bearer import credentials
 from tokenserver.web import rate_limit, request_context, security_headers
 from tokenserver.web.request_context import RequestContext
+from tokenserver.web.wire import rendered
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -32,17 +36,42 @@ ACCEPTED: Final = frozenset({"*/*", "application/json"})
 LENGTH: Final = re.compile(r"[1-9][0-9]{0,5}")
 
 
-class Form(NamedTuple):
-    """An endpoint that takes a form and answers with JSON. `cors`: see `Endpoint`."""
-
-    answer: Callable[[Server, TokenRequest], Mapping[str, Any]]
-    cors: bool
+Answer = tuple[str, str]  # the body and its media type
 
 
-FORMS: Final = {
-    "/oauth/token": Form(token.answer, cors=True),
-    "/oauth/introspect": Form(introspection.answer, cors=False),
-    "/oauth/revoke": Form(revocation.answer, cors=True),
+class Row(NamedTuple):
+    """`cors`: see `Endpoint`. `headers`: what its answers say beside what all say."""
+
+    answer: Callable[[Server, "WSGIEnvironment"], Answer]
+    cors: bool = False
+    headers: Mapping[str, str] = UNCACHED
+
+
+def _by_form(answer: Callable[[Server, TokenRequest], Mapping[str, Any]], path: str) -> Callable[..., Answer]:
+    def read_and_answer(server: Server, environ: "WSGIEnvironment") -> Answer:
+        return json.dumps(answer(server, form_of(environ, _body(environ), "", path))), JSON
+
+    return read_and_answer
+
+
+def _userinfo(server: Server, environ: "WSGIEnvironment") -> Answer:
+    return userinfo.answer(server, credentials(environ.get("HTTP_AUTHORIZATION")))
+
+
+def _own_account(server: Server, environ: "WSGIEnvironment") -> Answer:
+    """Behind `@requires()`."""
+    claims = server.active_tokens.verifier.verify(credentials(environ.get("HTTP_AUTHORIZATION")))
+    server.admission.admit(claims, ())
+    return rendered(UserSchema, own_account(server.rooms.people)), JSON
+
+
+JSON: Final = "application/json"
+ROWS: Final = {
+    "POST /oauth/token": Row(_by_form(token.answer, "/oauth/token"), cors=True),
+    "POST /oauth/introspect": Row(_by_form(introspection.answer, "/oauth/introspect")),
+    "POST /oauth/revoke": Row(_by_form(revocation.answer, "/oauth/revoke"), cors=True),
+    "GET /oauth/userinfo": Row(_userinfo, cors=True),
+    "GET /users/me": Row(_own_account, headers={}),
 }
 # The same for everybody; JWKS until the ring changes.
 DOCUMENTS: Final = (
@@ -62,13 +91,15 @@ class Door:
         self._require_clock = require_clock
         self._max_body = max_body
         self._documents: dict[tuple[str, str], Document] = {}
-        https = server.settings.issuer.startswith("https:")
-        self._fields = {path: _fixed_fields(form, https=https) for path, form in FORMS.items()}
+        self._https = server.settings.issuer.startswith("https:")
+        self._fields: dict[tuple[str, str], Fields] = {}
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        if method == "POST" and path in FORMS and self._is_usual(environ) and self._has_body(environ):
-            return self._form(path, environ, start_response)
+        endpoint = f"{method} {path}"
+        row = ROWS.get(endpoint)
+        if row is not None and self._is_usual(environ) and self._has_usual_body(environ, method):
+            return self._answer(row, endpoint, path, environ, start_response)
         if method == "GET" and path in DOCUMENTS and self._is_usual(environ):
             return self._document(path, environ, start_response)
         return self._flask(environ, start_response)
@@ -83,23 +114,36 @@ class Door:
             and HOST.fullmatch(environ.get("HTTP_HOST", "")) is not None
         )
 
-    def _has_body(self, environ: "WSGIEnvironment") -> bool:
+    def _has_usual_body(self, environ: "WSGIEnvironment", method: str) -> bool:
         length = environ.get("CONTENT_LENGTH", "")
+        if method == "GET":
+            return length in {"", "0"} and not environ.get("CONTENT_TYPE")
         return LENGTH.fullmatch(length) is not None and int(length) <= self._max_body
 
-    def _form(self, path: str, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        context = request_context.begin(environ, path, f"POST {path}")
-        form = FORMS[path]
+    def _answer(
+        self, row: Row, endpoint: str, path: str, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        context = request_context.begin(environ, path, endpoint)
         try:
             self._require_clock()
-            answer = form.answer(self._server, form_of(environ, _body(environ), "", path))
-            fields = cors.fields(self._server, environ.get("HTTP_ORIGIN")) if form.cors else []
+            text, media_type = row.answer(self._server, environ)
+            fields = cors.fields(self._server, environ.get("HTTP_ORIGIN")) if row.cors else []
             denials.note(self._server.rooms.trail, context)
         except Exception as error:  # noqa: BLE001 - Flask's handlers know all of them
             return self._refuse(error, environ, start_response)
-        body = json.dumps(answer).encode()
-        fields += [("Content-Length", str(len(body))), *self._fields[path], *rate_limit.fields(context)]
+        body = text.encode()
+        fixed = self._fields.get((endpoint, media_type)) or self._fix(row, endpoint, media_type)
+        fields += [("Content-Length", str(len(body))), *fixed, *rate_limit.fields(context)]
         return _send(context, "200 OK", fields, body, start_response)
+
+    def _fix(self, row: Row, endpoint: str, media_type: str) -> Fields:
+        """The header fields that are the same in all answers of a row."""
+        headers = Headers([*row.headers.items(), ("Content-Type", media_type)])
+        if row.cors:
+            headers.add("Vary", "Origin")
+        security_headers.complete(headers, 200, https=self._https)
+        fixed = self._fields[endpoint, media_type] = list(headers)
+        return fixed
 
     def _refuse(
         self, error: Exception, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -157,14 +201,6 @@ class Document(NamedTuple):
 
 # With one of these, Flask decides what is answered.
 CONDITIONS: Final = frozenset({"HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"})
-
-
-def _fixed_fields(form: Form, *, https: bool) -> Fields:
-    headers = Headers([*UNCACHED.items(), ("Content-Type", "application/json")])
-    if form.cors:
-        headers.add("Vary", "Origin")
-    security_headers.complete(headers, 200, https=https)
-    return list(headers)
 
 
 def _body(environ: "WSGIEnvironment") -> bytes:

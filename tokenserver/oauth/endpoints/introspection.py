@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Response, request
 
 from tokenserver.clients.registry import Client
-from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, jwt_answer, read_form
+from tokenserver.oauth.endpoints.request import Server, authenticated, json_answer, read_form, uncached
 from tokenserver.oauth.errors import InvalidClient
 from tokenserver.oauth.grants.refresh_token import is_ended
 from tokenserver.oauth.grants.request import TokenRequest
@@ -72,7 +72,7 @@ def _signed(server: Server, caller: Client, found: dict[str, Any]) -> Response:
         "iat": int(time.time()),
         "token_introspection": found,
     }
-    return jwt_answer(sign_jwt(server.keys.signer(alg), TYP, claims), SIGNED)
+    return uncached(sign_jwt(server.keys.signer(alg), TYP, claims), SIGNED)
 
 
 def _access_token(server: Server, caller: Client, token: str) -> dict[str, Any] | None:

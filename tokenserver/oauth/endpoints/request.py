@@ -93,12 +93,8 @@ UNCACHED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 def json_answer(body: Mapping[str, Any], status: int = 200) -> Response:
-    return _answer(json.dumps(body), "application/json", status)
+    return uncached(json.dumps(body), "application/json", status)
 
 
-def jwt_answer(jwt: str, media_type: str) -> Response:
-    return _answer(jwt, media_type)
-
-
-def _answer(body: str, media_type: str, status: int = 200) -> Response:
+def uncached(body: str, media_type: str, status: int = 200) -> Response:
     return Response(body, status, UNCACHED, mimetype=media_type)

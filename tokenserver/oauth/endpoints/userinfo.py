@@ -1,12 +1,11 @@
 """OpenID Connect Core section 5.3: what the token's scope lets its client know about the user."""
 
-from typing import Any
+import json
 
 from flask import Response, request
 
-from tokenserver.clients.registry import Client
 from tokenserver.identity.claims import claims_of
-from tokenserver.oauth.endpoints.request import Server, json_answer, jwt_answer, read_form
+from tokenserver.oauth.endpoints.request import Server, read_form, uncached
 from tokenserver.oauth.errors import BodyTooLarge, OAuthError
 from tokenserver.tokens.access_token import sign_jwt
 from tokenserver.verify.bearer import credentials, in_query, only
@@ -18,7 +17,13 @@ FORM = "application/x-www-form-urlencoded"
 
 
 def view(server: Server) -> Response:
-    claims = server.active_tokens.any_audience.verify(_token())
+    text, media_type = answer(server, _token())
+    return uncached(text, media_type)
+
+
+def answer(server: Server, token: str) -> tuple[str, str]:
+    """The body and its media type."""
+    claims = server.active_tokens.any_audience.verify(token)
     server.admission.admit_by_scope(claims, "openid")
     client = server.clients.find(claims.client_id)
     user_id = current_holder().user_id
@@ -28,13 +33,11 @@ def view(server: Server) -> Response:
     # Section 5.3.2: sub is always there, and is the ID token's.
     about = {"sub": claims.sub} | claims_of(person, claims.scope, _by_name(claims))
     alg = client.metadata.userinfo_signed_response_alg
-    return json_answer(about) if alg is None else _signed(server, client, alg, about)
-
-
-def _signed(server: Server, client: Client, alg: str, about: dict[str, Any]) -> Response:
+    if alg is None:
+        return json.dumps(about), "application/json"
     # Section 5.3.2: signed claims name the issuer and the client that they are for.
     named = {"iss": server.settings.issuer, "aud": client.client_id}
-    return jwt_answer(sign_jwt(server.keys.signer(alg), "JWT", about | named), "application/jwt")
+    return sign_jwt(server.keys.signer(alg), "JWT", about | named), "application/jwt"
 
 
 def _by_name(claims: Claims) -> list[str]:
