@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
@@ -25,6 +27,9 @@ ALGORITHMS_OF: Final[Mapping[tuple[Any, Any], tuple[str, ...]]] = {
 ALGORITHMS: Final = tuple(alg for algs in ALGORITHMS_OF.values() for alg in algs)
 # RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2: the members of a private key.
 PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_SHA256: Final = SHA256()
+# RFC 7518 sections 3.3 and 3.5: the salt is as long as the hash.
+_RSA_SCHEMES: Final = {"RS256": PKCS1v15(), "PS256": PSS(MGF1(_SHA256), _SHA256.digest_size)}
 _SIGNATURES: Final = {alg: JWSRegistry.algorithms[alg] for alg in ALGORITHMS}
 
 
@@ -35,9 +40,30 @@ class PublicKey:
     kid: str
     alg: str
     key: RSAKey | ECKey | OKPKey
+    _check: Callable[[bytes, bytes], bool] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_check", _check_with(self.alg, self.key))
 
     def verify(self, signature: bytes, signing_input: bytes) -> bool:
-        return _SIGNATURES[self.alg].verify(signing_input, signature, self.key)
+        return self._check(signature, signing_input)
+
+
+def _check_with(alg: str, key: RSAKey | ECKey | OKPKey) -> Callable[[bytes, bytes], bool]:
+    if isinstance(key, RSAKey):
+        public, scheme = key.public_key, _RSA_SCHEMES[alg]
+
+        def check(signature: bytes, signing_input: bytes) -> bool:
+            # Half of the time that it takes through joserfc, which looks for the key's operations each time.
+            try:
+                public.verify(signature, signing_input, scheme, _SHA256)
+            except InvalidSignature:
+                return False
+            return True
+
+        return check
+    algorithm = _SIGNATURES[alg]
+    return lambda signature, signing_input: algorithm.verify(signing_input, signature, key)
 
 
 class KeySource(Protocol):
