@@ -66,6 +66,7 @@ REST: Final = {
     "mail_not_configured": "Ask an admin. Operators: `TOKENSERVER_SMTP_URL`.",
     "malformed_request": "Mend the request: it is no JSON, or no HTTP as it should be.",
     "method_not_allowed": "The header `Allow` names the methods.",
+    "metrics_token_required": "Operators: send the token of [`TOKENSERVER_METRICS_TOKEN`](metrics.md#who-may-read-them).",
     "next_key_too_young": "Wait until every verifier has seen the next key; the sentence says how long. In an "
     "emergency: `tokenserver keys rotate --emergency`.",
     "no_next_key": "Run `tokenserver init`.",

@@ -85,6 +85,11 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ALLOW_PLAINTEXT": (False, {"1": True, "yes": True, "true": True, "off": False}),
     "DRAIN_DELAY": (0, {"0": 0, "10s": 10, "5m": 300}),
     "LOG_LEVEL": ("info", {"debug": "debug", "error": "error"}),
+    "LOG_FORMAT": ("text", {"json": "json"}),
+    "OTLP_URL": ("", {"http://127.0.0.1:4318": "http://127.0.0.1:4318"}),
+    "TRACE_PERCENT": (10, {"0": 0, "100": 100}),
+    "METRICS_TOKEN": ("", {"0123456789abcdef0123": "0123456789abcdef0123"}),
+    "METRICS_DIR": ("", {"/run/metrics": "/run/metrics"}),
 }
 RATES: tuple[str, ...] = (
     "0/1h",
@@ -168,6 +173,11 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "ALLOW_PLAINTEXT": ("2",),
     "DRAIN_DELAY": ("-1", "6m"),
     "LOG_LEVEL": ("INFO", "trace"),
+    "LOG_FORMAT": ("JSON", "xml"),
+    "OTLP_URL": ("127.0.0.1:4318", "grpc://collector", "http://u:p@collector"),
+    "TRACE_PERCENT": ("-1", "101", "half"),
+    "METRICS_TOKEN": ("short", "0123456789 0123456789"),
+    "METRICS_DIR": ("a\nb",),
 }
 PRODUCTION = {
     "TOKENSERVER_ENV": "production",

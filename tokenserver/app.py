@@ -1,14 +1,16 @@
 """The application: `create_app(settings)` reads as a table of contents."""
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from tokenserver import readiness, survey, vitals
 from tokenserver.access import routes as access_routes
 from tokenserver.admin import routes as admin_routes
 from tokenserver.auth import recovery_routes
@@ -16,7 +18,7 @@ from tokenserver.auth import routes as auth_routes
 from tokenserver.background import Background, end_with_parent
 from tokenserver.clients import routes as client_routes
 from tokenserver.config import Settings
-from tokenserver.errors import ClockWrong, StoreUnavailable
+from tokenserver.errors import ConfigurationError, StoreUnavailable
 from tokenserver.identity import routes as identity_routes
 from tokenserver.identity import user_routes, user_session_routes
 from tokenserver.identity.second_factors import passkey_routes
@@ -46,11 +48,22 @@ from tokenserver.pages.sign_in import SignInForms
 from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
 from tokenserver.rooms import Rooms
-from tokenserver.storage import redis_rules
+from tokenserver.signals import logs, shared, traces
+from tokenserver.storage import redis_rules, sql_spans
 from tokenserver.storage.clock import Clock
 from tokenserver.verify.errors import Refusal
 from tokenserver.verify.flask import Guard
-from tokenserver.web import docs_page, health, openapi, problems, rate_limit, request_context, security_headers
+from tokenserver.web import (
+    docs_page,
+    health,
+    metrics,
+    openapi,
+    problems,
+    rate_limit,
+    request_context,
+    security_headers,
+)
+from tokenserver.web.insiders import Insiders
 
 MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
@@ -66,7 +79,7 @@ PAGES = (
     "/oauth/logout",
 )
 # What needs neither a clock nor a store.
-PUBLISHED = ("/healthz", "/readyz", "/.well-known/", "/docs", "/openapi.json", "/pages/")
+PUBLISHED = ("/healthz", "/readyz", "/metrics", "/.well-known/", "/docs", "/openapi.json", "/pages/")
 # Who renders the errors below a path; problem details everywhere else.
 TONGUES = dict.fromkeys(PAGES, error_page.render) | {
     "/oauth/": oauth_errors.render,
@@ -268,7 +281,9 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     )
     app.register_blueprint(console.entry())
     app.register_blueprint(assets.blueprint())
-    app.register_blueprint(health.blueprint(_readiness(rooms), is_draining))
+    is_insider = Insiders(settings).includes_caller
+    app.register_blueprint(health.blueprint(lambda: readiness.parts(rooms), is_draining, is_insider))
+    app.register_blueprint(metrics.blueprint(shared.folder(), lambda: survey.collect(rooms), is_insider))
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
     app.register_blueprint(docs_page.blueprint())
     app.wsgi_app = Door(  # type: ignore[method-assign]
@@ -300,18 +315,33 @@ def create_worker(is_draining: Callable[[], bool] = lambda: False) -> Flask:
     wanted, though those that come are answered.
     """
     end_with_parent()
-    app = create_app(is_draining=is_draining)
+    settings = Settings.load()
+    logs.configure(settings.log_format, settings.log_level, request_context.who)
+    logs.catch_the_uncaught()
+    shared.enter(Path(settings.metrics_dir) if settings.metrics_dir else None)
+    app = create_app(settings, is_draining=is_draining)
     rooms = rooms_of(app)
-    logging.basicConfig(
-        level=rooms.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    if settings.otlp_url:
+        _trace(rooms)
     rooms.clock.watch()
     rooms.ensure_keys()
     # Away now is no reason not to start: it answers 503 and heals. Wrong for good is one.
     with suppress(StoreUnavailable):
         redis_rules.require(rooms.store)
     Background(rooms).start()
+    vitals.watch(rooms)
     return app
+
+
+def _trace(rooms: Rooms) -> None:
+    settings = rooms.settings
+    try:
+        exporter = traces.otlp(settings.otlp_url)
+    except traces.NotInstalled:
+        raise ConfigurationError("TOKENSERVER_OTLP_URL needs the extra `otel`: tokenserver[otel]") from None
+    trusts = settings.trusted_proxies > 0
+    traces.begin(exporter, percent=settings.trace_percent, trusts_callers=trusts, version=version("tokenserver"))
+    sql_spans.follow(rooms.database.engine)
 
 
 def rooms_of(app: Flask) -> Rooms:
@@ -325,17 +355,3 @@ def _refused(realm: str) -> Callable[[Refusal], Response]:
         return problems.speak(TONGUES, failure, refusal)
 
     return answer
-
-
-def _readiness(rooms: Rooms) -> dict[str, Callable[[], object]]:
-    def redis() -> None:
-        with suppress(ClockWrong):  # it is missing already, and may not write the mirror again
-            rooms.clock.require()
-            rooms.feed.sync()
-
-    return {
-        "clock": rooms.clock.require,
-        "sql": lambda: rooms.database.read(lambda tx: tx.connection().exec_driver_sql("SELECT 1")),
-        "redis": redis,
-        "keys": lambda: rooms.keys.signer(rooms.settings.signing_alg),
-    }

@@ -16,6 +16,7 @@ from typing import Final
 from tokenserver.audit import usage
 from tokenserver.errors import Unavailable
 from tokenserver.rooms import Rooms
+from tokenserver.signals import metrics
 from tokenserver.storage.feed import SKEW_MS, now_ms
 from tokenserver.storage.sql import unhurried, utc_now
 
@@ -98,6 +99,7 @@ class Background:
     def _follow(self) -> None:
         """In every process, whoever leads: what it knows is what it answers by."""
         self._rooms.feed.follow()
+        metrics.feed_followed_at.set(time.time())
 
     def _reconcile(self) -> None:
         """What was committed since the last time; everything, after a failure and when this process begins to

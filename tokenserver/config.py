@@ -101,6 +101,16 @@ def _path(value: str) -> Path:
         raise ValueError("names the home of a user who isn't there") from None
 
 
+def _folder(value: str) -> str:
+    return str(_path(value))
+
+
+def _long_word(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7E]{20,}", value):
+        raise ValueError("must be at least 20 characters without spaces, as `openssl rand -hex 16` makes them")
+    return value
+
+
 def _file(value: str) -> str:
     path = _path(value)
     if not path.is_file():
@@ -426,6 +436,41 @@ class Settings:
         shown="none; 5 s in production",
     )
     log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "How much is logged.")
+    log_format: str = _option(
+        "",
+        _one_of("json", "text"),
+        "`json`: one object a line, for programs; `text`: lines for people. [Metrics and logs](metrics.md) has the "
+        "fields.",
+        shown="`text`; `json` in production",
+    )
+    otlp_url: str = _option(
+        "",
+        _web_url,
+        "OpenTelemetry collector that takes traces by OTLP over HTTP, such as `http://127.0.0.1:4318`. Needs the "
+        "extra `otel`.",
+        shown="none: no traces",
+    )
+    trace_percent: int = _option(
+        10,
+        _whole(0, 100),
+        "How many of the traces that begin here are recorded. Behind trusted proxies, `traceparent` says "
+        "it for those that bring one.",
+    )
+    metrics_token: str = _option(
+        "",
+        _long_word,
+        "Whoever sends it as a bearer token may read `/metrics` and the details of `/readyz`. At least 20 "
+        "characters.",
+        shown="none: in development this machine may read them, in production nobody",
+        secret=True,
+    )
+    metrics_dir: str = _option(
+        "",
+        _folder,
+        "Folder in which the processes of one node share their metrics. `tokenserver serve` makes one for itself; "
+        "under another WSGI server, name one that no other node uses.",
+        shown="none",
+    )
 
     def __post_init__(self) -> None:
         set_default = object.__setattr__  # frozen: defaults that follow other options are filled in here
@@ -438,6 +483,8 @@ class Settings:
             set_default(self, "audience", self.issuer)
         if self.drain_delay < 0:
             set_default(self, "drain_delay", 5 if self.env == "production" else 0)
+        if not self.log_format:
+            set_default(self, "log_format", "json" if self.env == "production" else "text")
         if self.refresh_idle_ttl > self.refresh_token_ttl:
             set_default(self, "refresh_idle_ttl", self.refresh_token_ttl)
         if self.browser_session_idle_ttl > self.browser_session_ttl:

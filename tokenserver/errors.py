@@ -104,6 +104,11 @@ class Unauthenticated(Refused):
     public = "This request needs a valid access token."
 
 
+class MetricsClosed(Unauthenticated):
+    code = "metrics_token_required"
+    public = "The metrics need a token of their own."
+
+
 class Forbidden(Refused):
     code = "forbidden"
     public = "This is not allowed."

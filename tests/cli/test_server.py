@@ -168,6 +168,7 @@ def test_options_are_checked_as_the_settings_they_stand_for(deployment: Deployme
 def test_production_is_not_initialised_by_serving(empty: Deployment, databases: Any, redis_url: str):
     stores = {
         "ENV": "production",
+        "LOG_FORMAT": "text",
         "ISSUER": "https://id.example.org",
         "ALLOW_PLAINTEXT": "1",
         "DATABASE_URL": databases.empty("postgresql"),

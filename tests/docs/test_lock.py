@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from tests.docs.fences import ROOT
 
-EXTRAS = ("server", "docs", "test", "lint", "tools")
+EXTRAS = ("server", "otel", "docs", "test", "lint", "tools")
 LOCKS = ("build", *EXTRAS)
 ENTRY = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^ ]+)(?: ; (?P<marker>.+?))?(?P<hashes>(?: --hash=\S+)+)")
 HERE = default_environment()

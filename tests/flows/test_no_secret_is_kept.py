@@ -35,9 +35,8 @@ SECRET = re.compile(
 )
 # "code" is also what the word of an error is called, and `token` may be none.
 LEAST = 8
-# A line of the log begins with its time, or belongs to what `serve` says at its start.
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) ")
-FORGED = "2026-01-01 00:00:00,000 ERROR forged"
+# As lines of the log begin.
+FORGED = '{"time": "2026-01-01T00:00:00.000Z", "level": "error", "logger": "tokenserver", "event": "forged"}'
 
 
 class Watched(httpx.Client):
@@ -351,6 +350,7 @@ def finished() -> Iterator[tuple[Run, LiveServer]]:
         listening(password=secrets.token_urlsafe(12)) as mail,
         serving(
             log_level="debug",
+            log_format="json",
             workers="1",
             rate_limits="off",
             issuer="http://localhost:{port}",
@@ -400,16 +400,17 @@ def test_a_log_line_is_of_one_event_and_of_the_server(finished: tuple[Run, LiveS
     _, server = finished
     log = server.log_file.read_bytes()
     assert not [byte for byte in (b"\x1b", b"\r", b"\x85", b"\0", "\u2028".encode()) if byte in log]
-    lines = log.decode().splitlines()
-    begun = next(number for number, line in enumerate(lines) if "/readyz" in line or "/auth/login" in line)
-    odd = [line for line in lines[begun:] if not LOG_LINE.match(line) and not _is_said_at_the_start(line)]
-    assert odd == []
-    assert not [line for line in lines if line.startswith(FORGED[:20])]
-    requests = [line for line in lines if "tokenserver.request" in line]
-    ids = [re.findall(r" id=(\S+)", line) for line in requests]
-    assert all(len(each) == 1 for each in ids)
+    # What a first start says of its admin is no line of the log.
+    lines = [line for line in log.decode().splitlines() if line and not line.startswith("First admin: ")]
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        assert list(event)[:4] == ["time", "level", "logger", "event"], event
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["time"])
+        assert {"node", "pid"} <= event.keys()
+    assert not [event for event in events if event["event"] == "forged"]
+    requests = [event for event in events if event["logger"] == "tokenserver.request"]
     assert len(requests) > 50
-
-
-def _is_said_at_the_start(line: str) -> bool:
-    return bool(re.match(r"\s*[\d.]+ s  |$|Ready at|First admin|A first token:|  curl |What to do next", line))
+    assert {event["outcome"] for event in requests} >= {"success", "refused"}
+    assert all(event["request_id"] and "?" not in event["path"] for event in requests)
+    assert {event["event"] for event in events if event["logger"] == "tokenserver.start"} >= {"ready", "1 worker"}
+    assert {event["level"] for event in events} >= {"info", "debug"}

@@ -56,7 +56,7 @@ def test_one_line_of_log_for_a_request_whatever_it_sends(api: Api, caplog: pytes
     lines = [r.getMessage() for r in caplog.records if r.name == "tokenserver.request"]
     assert len(lines) == 1
     assert lines[0].isprintable()
-    assert lines[0].startswith("GET /x\\r\\nFORGED")
+    assert lines[0].startswith("GET /x\\r\\nFORGED id=1 ")
 
 
 def test_no_secret_reaches_a_log_or_the_audit_trail(

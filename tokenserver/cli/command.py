@@ -1,7 +1,6 @@
 """What every command shares: it fails in one line, prints text or JSON, and works in rooms that it closes again."""
 
 import json
-import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -129,10 +128,9 @@ def _plain(value: object) -> object:
 
 def log_to_stderr(settings: Settings, level: str) -> None:
     """`level`: the least that a command tells; `TOKENSERVER_LOG_LEVEL=debug` tells all."""
-    logging.basicConfig(
-        level="DEBUG" if settings.log_level == "debug" else level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    from tokenserver.signals import logs
+
+    logs.configure(settings.log_format, "DEBUG" if settings.log_level == "debug" else level)
 
 
 # Working

@@ -2,8 +2,10 @@
 
 import http.client
 import json
+import logging
 import os
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -24,24 +26,28 @@ from tokenserver.cli.command import (
 )
 from tokenserver.config import PREFIX, Settings
 from tokenserver.errors import ConfigurationError
+from tokenserver.signals import shared
 
 if TYPE_CHECKING:
     from tokenserver.cli.supervisor import Supervisor
     from tokenserver.first_start import Admin
     from tokenserver.rooms import Rooms
 
+logger = logging.getLogger("tokenserver.start")
+
 READY_PATIENCE: Final = 60.0
 PLACEHOLDER: Final = "YOUR-PASSWORD"
 
 
 class Steps:
-    """What a start did and how long each step took, told as it happens."""
+    """What a start did and how long each step took, told as it happens. `logged`: as lines of the log."""
 
-    def __init__(self, *, silent: bool = False) -> None:
+    def __init__(self, *, silent: bool = False, logged: bool = False) -> None:
         self.started = time.perf_counter()
         self.done: list[dict[str, Any]] = []
         self.admin: Admin | None = None
         self._silent = silent
+        self.logged = logged
 
     @property
     def seconds(self) -> float:
@@ -49,7 +55,9 @@ class Steps:
 
     def add(self, what: str, seconds: float) -> None:
         self.done.append({"what": what, "seconds": round(seconds, 3)})
-        if not self._silent:
+        if self.logged:
+            logger.info(what, extra={"seconds": round(seconds, 3)})
+        elif not self._silent:
             click.echo(f"{seconds:7.2f} s  {what}")
 
     @contextmanager
@@ -86,13 +94,15 @@ def init(as_json: bool) -> None:
 @click.option("--workers", "count", metavar="N", help="Number of server processes, instead of TOKENSERVER_WORKERS.")
 def serve(host: str | None, port: str | None, count: str | None) -> None:
     """Serve until Ctrl-C or SIGTERM. In development, first make what `tokenserver init` makes."""
-    steps = Steps()
     given = {"HOST": host, "PORT": port, "WORKERS": count}
     os.environ.update({PREFIX + name: value for name, value in given.items() if value is not None})
     settings = Settings.load()
     # The workers read the same, whatever becomes of .env; the first admin is none of their business.
     os.environ.update(settings.environment() | {f"{PREFIX}ADMIN_PASSWORD": ""})
     log_to_stderr(settings, "WARNING")
+    # What a start tells, whatever else is told.
+    logger.setLevel(logging.INFO)
+    steps = Steps(logged=settings.log_format == "json")
     with workers.signals_as_sigterm(), suppress(KeyboardInterrupt):  # asked to end before the workers were there
         _serve(settings, steps)
 
@@ -111,12 +121,32 @@ def _serve(settings: Settings, steps: Steps) -> None:
                 _require_initialised(rooms)
         else:
             _prepare(settings, steps)
+        stack.enter_context(_shared_metrics(settings))
         server = workers.create(settings, address)
         threading.Thread(target=_announce, args=(server, settings, steps), name="announce", daemon=True).start()
         workers.run(server)
 
 
 # Before serving
+
+
+@contextmanager
+def _shared_metrics(settings: Settings) -> Iterator[None]:
+    """The folder in which the workers count together; they find it in their environment."""
+    if settings.metrics_dir:
+        yield
+        return
+    try:
+        folder = shared.make()
+    except OSError as error:
+        logger.warning("no folder for metrics, each worker tells its own alone: %s", error.strerror)
+        yield
+        return
+    os.environ[f"{PREFIX}METRICS_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(settings: Settings, steps: Steps) -> None:
@@ -161,6 +191,10 @@ def _announce(server: "Supervisor", settings: Settings, steps: Steps) -> None:
     steps.add(f"{settings.workers} worker{'s' * (settings.workers > 1)}", time.perf_counter() - started)
     host = f"[{server.bind_addr}]" if ":" in server.bind_addr else server.bind_addr
     url = f"http://{host}:{settings.port}"
+    if steps.logged:
+        logger.info("ready", extra={"url": url, "issuer": settings.issuer, "seconds": round(steps.seconds, 3)})
+        click.echo("\n".join(_admin_lines(settings, steps.admin)), nl=bool(steps.admin))
+        return
     login = steps.admin.email if steps.admin else settings.admin_email or "admin@localhost"
     password = _generated_password(settings, steps.admin) or PLACEHOLDER
     body = shlex.quote(json.dumps({"login": login, "password": password}, ensure_ascii=False))

@@ -14,6 +14,7 @@ from tokenserver.identity.names import folded
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import ACTIVE, People
 from tokenserver.identity.throttle import Attempt, Throttle
+from tokenserver.signals import metrics
 from tokenserver.storage.feed import Feed
 from tokenserver.storage.sql import Transaction
 from tokenserver.web.rate_limit import network_of
@@ -97,8 +98,10 @@ class Login:
         if attempt.wait and not self._passes(user, outcome):
             self._throttle.refused(attempt)
             self._record_failure(user, "too_many_failures")
+            metrics.sign_ins.count("too_many_failures")
             raise Throttled(attempt.wait)
         self._settle(attempt, outcome)
+        metrics.sign_ins.count(outcome.value if isinstance(outcome, Refusal) else "success")
         if isinstance(outcome, Refusal):
             if outcome in {Refusal.INVALID_CREDENTIALS, Refusal.ACCOUNT_DISABLED}:
                 self._record_failure(user, outcome.value)

@@ -3,6 +3,7 @@
 """
 
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tokenserver.identity.common_passwords import is_common
 from tokenserver.identity.hash_places import HashPlaces
 from tokenserver.identity.hash_threads import HashThreads
 from tokenserver.identity.names import folded
+from tokenserver.signals import metrics, traces
 
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 128
@@ -44,6 +46,7 @@ class Passwords:
         self._admitted = threading.BoundedSemaphore(max(slots, queue))
         self._running = threading.BoundedSemaphore(slots)
         self._threads = HashThreads(slots, places)
+        self._here: set[object] = set()
         self._nobodys_hash: str | None = None
 
     def hash(self, password: str) -> str:
@@ -66,8 +69,7 @@ class Passwords:
 
     def require_room(self) -> None:
         """Before anything is looked up for a sign-in that would be turned away all the same. Raises Overloaded."""
-        if not self._admitted.acquire(blocking=False):
-            raise Overloaded(private="password hashing queue is full")
+        self._admit()
         self._admitted.release()
 
     def faults(self, password: str, *names: str) -> list[FieldError]:
@@ -85,17 +87,30 @@ class Passwords:
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        if not self._admitted.acquire(blocking=False):
-            raise Overloaded(private="password hashing queue is full")
+        self._admit()
+        me = object()
+        self._here.add(me)
+        metrics.hashes_waiting.set(len(self._here))
         try:
+            since = time.perf_counter()
             if not self._running.acquire(timeout=WAIT_SECONDS):
+                metrics.hash_refusals.count("too_slow")
                 raise Overloaded(private="password hashing took too long")
+            metrics.hash_wait_seconds.observe(time.perf_counter() - since)
             try:
-                yield
+                with traces.span("hash password"):
+                    yield
             finally:
                 self._running.release()
         finally:
+            self._here.discard(me)
+            metrics.hashes_waiting.set(len(self._here))
             self._admitted.release()
+
+    def _admit(self) -> None:
+        if not self._admitted.acquire(blocking=False):
+            metrics.hash_refusals.count("queue_full")
+            raise Overloaded(private="password hashing queue is full")
 
 
 def normalized(password: str) -> str:

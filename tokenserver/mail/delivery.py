@@ -19,6 +19,7 @@ from tokenserver.errors import TooManyRequests
 from tokenserver.mail.message import Letter, message_of
 from tokenserver.mail.models import Kind, QueuedMail
 from tokenserver.mail.transport import NotSent, Transport, transport_of
+from tokenserver.signals import metrics
 from tokenserver.storage.sql import Database, Transaction, utc_now
 from tokenserver.web.rate_limit import Limit, RateLimits
 
@@ -90,6 +91,7 @@ class Delivery:
             transport.send(message, letter.link)
         except TooManyRequests:
             logger.warning("too many mails to one address: a %s is not sent", mail.kind)
+            metrics.mails.count("limited")
         except NotSent as failure:
             return failure
         except ValueError:
@@ -101,7 +103,7 @@ class Delivery:
             logger.warning("a %s was not sent: %s", mail.kind, failure.reason)
             if failure.is_outage:
                 self._away_until = time.monotonic() + OUTAGE_SECONDS
-        self._database.write(lambda tx: _settle(tx, mail, failure))
+        metrics.mails.count(self._database.write(lambda tx: _settle(tx, mail, failure)))
 
 
 def _claim(tx: Transaction) -> QueuedMail | None:
@@ -115,11 +117,12 @@ def _claim(tx: Transaction) -> QueuedMail | None:
     return mail
 
 
-def _settle(tx: Transaction, mail: QueuedMail, failure: NotSent | None) -> None:
+def _settle(tx: Transaction, mail: QueuedMail, failure: NotSent | None) -> str:
+    """What became of it, as the metrics call it."""
     mine = QueuedMail.id == mail.id
     if failure is None:
         tx.execute(delete(QueuedMail).where(mine))
-        return
+        return "sent"
     due_at = utc_now() + timedelta(seconds=PAUSES[min(mail.attempts, len(PAUSES)) - 1])
     patience = GIVEN_UP_SECONDS.get(Kind(mail.kind), OTHERS_GIVEN_UP_SECONDS)
     gives_up = failure.is_final or due_at > mail.created_at + timedelta(seconds=patience)
@@ -137,3 +140,4 @@ def _settle(tx: Transaction, mail: QueuedMail, failure: NotSent | None) -> None:
         attempts=mail.attempts,
         given_up=gives_up,
     )
+    return "given_up" if gives_up else "failed"

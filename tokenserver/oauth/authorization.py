@@ -28,6 +28,7 @@ from tokenserver.oauth.issuing import Issuing, UserContext
 from tokenserver.oauth.requested_claims import RequestedClaims
 from tokenserver.oauth.step_up import Reach, reach
 from tokenserver.oauth.subject import Subjects
+from tokenserver.signals import metrics
 from tokenserver.storage.feed import Feed, now_ms
 from tokenserver.storage.sql import Transaction, new_id
 from tokenserver.tokens import authorization_code
@@ -206,6 +207,7 @@ class Authorization:
             raise LoginRequired(reason="session_ended")
         if "access_token" in front:
             self._record_front_channel(request.client, signed_in, front)
+            metrics.tokens_issued.count("implicit")
         return ({"code": code} if code else {}) | {name: str(value) for name, value in front.items()}
 
     @staticmethod

@@ -22,6 +22,7 @@ from tokenserver.config import Settings
 from tokenserver.errors import Unavailable
 from tokenserver.oauth import logout_token
 from tokenserver.oauth.subject import Subjects
+from tokenserver.signals import metrics
 from tokenserver.storage.feed import Feed
 from tokenserver.storage.sql import Transaction, utc_now
 from tokenserver.tokens.key_files import RingUnusable
@@ -94,7 +95,7 @@ class BackchannelLogout:
         try:
             while delivery := self._database.write(lambda tx: _claim(tx, client.client_id)):
                 failure = self._attempt(client, uri, delivery)
-                self._database.write(partial(_settle, delivery=delivery, failure=failure))
+                metrics.logouts.count(self._database.write(partial(_settle, delivery=delivery, failure=failure)))
                 if failure:
                     self._failed_at[client.client_id] = utc_now()
                     return
@@ -138,13 +139,13 @@ def _claim(tx: Transaction, client_id: str) -> LogoutDelivery | None:
     return delivery
 
 
-def _settle(tx: Transaction, *, delivery: LogoutDelivery, failure: str | None) -> None:
-    """`failure`: None when the client knows."""
+def _settle(tx: Transaction, *, delivery: LogoutDelivery, failure: str | None) -> str:
+    """What became of it, as the metrics call it. `failure`: None when the client knows."""
     attempts, mine = delivery.attempts, LogoutDelivery.id == delivery.id
     if failure is None:
         tx.execute(delete(LogoutDelivery).where(mine))
         record(tx, Event.LOGOUT_DELIVERED, target=delivery.session_id, attempts=attempts)
-        return
+        return "delivered"
     due_at = utc_now() + timedelta(seconds=PAUSES[min(attempts, len(PAUSES)) - 1])
     gives_up = due_at > delivery.created_at + timedelta(seconds=GIVEN_UP_SECONDS)
     if gives_up:
@@ -160,3 +161,4 @@ def _settle(tx: Transaction, *, delivery: LogoutDelivery, failure: str | None) -
         attempts=attempts,
         given_up=gives_up,
     )
+    return "given_up" if gives_up else "failed"

@@ -6,6 +6,7 @@ from flask import Flask, Response
 
 from tokenserver.audit.events import Event
 from tokenserver.audit.trail import Trail
+from tokenserver.signals import metrics
 from tokenserver.web.problems import Failure
 from tokenserver.web.request_context import RequestContext, current
 
@@ -57,5 +58,7 @@ def _denial(trail: Trail, context: RequestContext, failure: Failure) -> str:
         details["grant_type"] = context.grant_type
     if failure.private:
         details["cause"] = failure.private[:REASON_LENGTH]
+    permission = context.demanded[0] if failure.status == 403 and context.demanded else ""
+    metrics.denials.count(context.endpoint or metrics.NO_ENDPOINT, permission, failure.code)
     event = Event.TOKEN_DENIED if context.grant_type else Event.ACCESS_DENIED
     return trail.describe(event, outcome="denied", reason=failure.code[:REASON_LENGTH], details=details)

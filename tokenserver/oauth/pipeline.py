@@ -9,6 +9,7 @@ from tokenserver.oauth.client_limits import ClientLimits
 from tokenserver.oauth.errors import InvalidClient, OAuthError, UnauthorizedClient, UnsupportedGrantType
 from tokenserver.oauth.grants import GRANTS, Grant
 from tokenserver.oauth.grants.request import Collaborators, FeedMoved, TokenRequest
+from tokenserver.signals import metrics
 from tokenserver.web.request_context import current
 
 MAX_TRIES: Final = 8
@@ -63,9 +64,12 @@ class Pipeline:
         current().client_id = client.client_id
         self._limits.take("token", client)
         # 3. grant
-        self._check_grant(grant, client, request.parameters["grant_type"])
+        grant_type = request.parameters["grant_type"]
+        self._check_grant(grant, client, grant_type)
         # 4. response
-        return grant.run(request, client, self._rooms)
+        response = grant.run(request, client, self._rooms)
+        metrics.tokens_issued.count(grant_type)
+        return response
 
     @staticmethod
     def _check_grant(grant: Grant, client: Client, grant_type: str) -> None:

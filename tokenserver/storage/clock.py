@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tokenserver.errors import ClockWrong, StoreUnavailable
+from tokenserver.signals import metrics
 
 if TYPE_CHECKING:
     from tokenserver.storage.redis import RedisStore
@@ -24,6 +25,7 @@ NODE_SKEW_SECONDS: Final = 10
 LIMIT: Final = NODE_SKEW_SECONDS / 2
 WARNING: Final = 1.0
 COMPARE_SECONDS: Final = 5.0
+REFERENCES: Final = {"Redis": "redis", "the database": "sql"}
 NOT_COMPARED: Final = "not compared with any other clock yet"
 
 
@@ -62,6 +64,7 @@ class Clock:
                 found[name] = skew(ask)
             except StoreUnavailable:
                 continue
+            metrics.clock_skew.set(abs(found[name]), REFERENCES.get(name, name))
         if not found:
             return
         off = {name: seconds for name, seconds in found.items() if abs(seconds) > LIMIT}

@@ -23,6 +23,7 @@ from redis.exceptions import (
 )
 
 from tokenserver.errors import StoreUnavailable
+from tokenserver.signals import metrics, traces
 from tokenserver.storage.redis_location import DICE, OPTIONS, location_of
 from tokenserver.storage.redis_node import NOT_NOW, Another, Breaker, Node, NotMaster, reason_of
 
@@ -31,6 +32,7 @@ T = TypeVar("T")
 # A slot that moves answers TRYAGAIN while its keys are in two places.
 REDIRECTIONS: Final = 8
 BETWEEN_SECONDS: Final = 0.02
+REDIS: Final = {"db.system.name": "redis"}
 
 AWAY: Final = (
     redis.ConnectionError,
@@ -164,12 +166,28 @@ class RedisStore:
         found = dict(self.ask_unverified(bucket, lambda client: client.info(section)) for bucket in self.buckets)
         return list(found.values())
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether one of its Redis was away a moment ago, so that it isn't asked."""
+        return any(home is not None and not home.breaker.is_closed for home in self._homes)
+
     def close(self) -> None:
         self._location.close()
         for node in self._nodes.values():
             node.close()
 
     def _ask(self, bucket: int, question: Callable[["redis.Redis", int], T], *, verified: bool) -> tuple[str, T]:
+        started = time.perf_counter()
+        try:
+            with traces.span("redis", REDIS):
+                return self._try(bucket, question, verified=verified)
+        except StoreUnavailable as error:
+            metrics.store_failures.count(error.store)
+            raise
+        finally:
+            metrics.redis_seconds.observe(time.perf_counter() - started)
+
+    def _try(self, bucket: int, question: Callable[["redis.Redis", int], T], *, verified: bool) -> tuple[str, T]:
         for attempt in range(REDIRECTIONS):
             node = self._home(bucket)
             try:

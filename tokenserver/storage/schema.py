@@ -6,11 +6,9 @@ CockroachDB, whose advisory locks do nothing, all of them do, in steps that may 
 
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alembic import command
@@ -21,16 +19,14 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from tokenserver.errors import ConfigurationError, StoreUnavailable
+from tokenserver.errors import StoreUnavailable
+from tokenserver.storage import revisions
 from tokenserver.storage.connections import WatchedConnection
 from tokenserver.storage.sql import Database
 
 logger = logging.getLogger("tokenserver.schema")
 
 T = TypeVar("T")
-
-# Beside the package in a checkout; where setup.cfg puts them once installed.
-FOLDERS: Final = (Path(__file__).parents[2] / "migrations", Path(sys.prefix) / "share/tokenserver/migrations")
 
 WAIT_SECONDS: Final = 600.0  # for another node that is at it
 # For the lock on a table: whoever comes after a waiting ALTER TABLE waits as well, so it gives up and tries again.
@@ -178,9 +174,6 @@ def _outages() -> Iterator[None]:
 
 
 def config() -> Config:
-    folder = next((f for f in FOLDERS if (f / "env.py").is_file()), None)
-    if folder is None:
-        raise ConfigurationError("The migrations folder is missing; reinstall tokenserver.")
     configuration = Config()
-    configuration.set_main_option("script_location", str(folder))
+    configuration.set_main_option("script_location", str(revisions.folder()))
     return configuration

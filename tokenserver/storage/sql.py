@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session as Transaction
 
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
-from tokenserver.storage.connections import GRACE_SECONDS, connect_arguments, guard
+from tokenserver.signals import metrics
+from tokenserver.storage.connections import GRACE_SECONDS, Gate, connect_arguments, guard
 
 __all__ = ["Base", "Database", "Transaction", "db", "new_id", "unhurried", "utc_now", "when_ended"]
 
@@ -98,11 +99,13 @@ def unhurried() -> Iterator[None]:
 
 
 class Database:
-    """Runs work in transactions on one engine. `info`: what each of them finds in its own `info`."""
+    """Runs work in transactions on one engine. `info`: what each of them finds in its own `info`. `gate`: to its
+    server, None for a file."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.info: dict[Any, Any] = {}
+        self.gate: Gate | None = None
         if engine.dialect.name == "sqlite":
             _prepare_sqlite(engine)
 
@@ -115,7 +118,7 @@ class Database:
         with app.app_context():
             database = cls(db.engine)
         if database.engine.dialect.name != "sqlite":
-            guard(database.engine, settings.database_timeout + GRACE_SECONDS)
+            database.gate = guard(database.engine, settings.database_timeout + GRACE_SECONDS)
         return database
 
     def write(self, work: Callable[[Transaction], T]) -> T:
@@ -124,11 +127,21 @@ class Database:
         `work` may therefore run several times and must have no effect outside the transaction.
         Raises StoreUnavailable when the database is away or stays contended; IntegrityError passes.
         """
-        return self._run(work, "IMMEDIATE")
+        return self._timed(work, "IMMEDIATE", "write")
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Like `write`, for work that only reads."""
-        return self._run(work, "DEFERRED")
+        return self._timed(work, "DEFERRED", "read")
+
+    def _timed(self, work: Callable[[Transaction], T], sqlite_begin: str, kind: str) -> T:
+        started = time.perf_counter()
+        try:
+            return self._run(work, sqlite_begin)
+        except StoreUnavailable as error:
+            metrics.store_failures.count(error.store)
+            raise
+        finally:
+            metrics.sql_seconds.observe(time.perf_counter() - started, kind)
 
     def _run(self, work: Callable[[Transaction], T], sqlite_begin: str) -> T:
         started = time.monotonic()

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from tokenserver.audit.trail import FULL, LOG_FULL, events_key
 from tokenserver.errors import Overloaded, StoreUnavailable
+from tokenserver.signals import metrics
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Feed, Known, Mark, now_ms, state_key
 from tokenserver.storage.redis import RedisReplaced
@@ -110,6 +111,14 @@ class RefreshTokens:
         check again, and call again. REUSED: end the family in SQL.
         Raises StoreUnavailable; the token is then spent or not, and a retry within the grace gets its successor.
         """
+        spent = self._spend(family, generation, known, event)
+        if spent.outcome is not Outcome.STALE:
+            metrics.refreshes.count(spent.outcome)
+        if spent.outcome is Outcome.REUSED:
+            metrics.replays_detected.count("refresh_token")
+        return spent
+
+    def _spend(self, family: Family, generation: int, known: Known, event: str) -> Spent:
         bucket = self._feed.bucket_of(family.id)
         outcome, live = self._rotate(family, generation, known[bucket], event, "unasked")
         if outcome == "unverified":
@@ -124,6 +133,7 @@ class RefreshTokens:
                     return self._stale(bucket) if refusal is Outcome.STALE else Spent(refusal or Outcome.ENDED)
                 self._families.put(family.id, checkpoint.family, self._families.ticket())
                 outcome, live = self._rotate(checkpoint.family, generation, known[bucket], event, "merged")
+                metrics.families_rebuilt.count(by=outcome != Outcome.REUSED)
         if outcome == "unverified":
             raise StoreUnavailable("redis", "a family vanishes as soon as it is restored")
         if outcome == Outcome.STALE:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
+from tokenserver.signals import traces
 from tokenserver.verify.jwks import PublicKey
 
 RSA_BITS: Final = 2048
@@ -31,7 +32,8 @@ class Signer:
     _sign: Callable[[bytes], bytes] = field(repr=False)
 
     def sign(self, signing_input: bytes) -> bytes:
-        return self._sign(signing_input)
+        with traces.span("sign"):
+            return self._sign(signing_input)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,7 @@ from flask import Flask, Response
 
 from tokenserver.config import Rate
 from tokenserver.errors import TooManyRequests
+from tokenserver.signals import metrics
 from tokenserver.storage.redis import RedisStore
 from tokenserver.web.request_context import RequestContext, current
 
@@ -91,6 +92,10 @@ class RateLimits:
         told = (max(0, backlog - 1) for backlog in backlogs)
         states = tuple(State(limit, backlog) for (limit, _), backlog in zip(subjects, told, strict=True))
         _tell(states)
+        if wait:
+            for state in states:
+                if not state.remaining:
+                    metrics.rate_limit_refusals.count(state.limit.name)
         return Taken(-(-int(wait) // 1000), states)
 
     def give_back(self, *subjects: tuple[Limit, str], forget: Sequence[tuple[Limit, str]] = ()) -> None:
@@ -112,6 +117,7 @@ class RateLimits:
         wait_ms, state = self._local.take(limit, subject)
         _tell((state,))
         if wait_ms:
+            metrics.rate_limit_refusals.count(limit.name)
             raise TooManyRequests(math.ceil(wait_ms / 1000))
 
 

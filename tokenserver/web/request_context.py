@@ -1,7 +1,6 @@
 """Who is asking: the request id and the caller, for logs, errors and the audit trail."""
 
 import ipaddress
-import logging
 import os
 import re
 import time
@@ -13,7 +12,8 @@ from typing import Any, Final
 
 from flask import Flask, Response, request
 
-logger = logging.getLogger("tokenserver.request")
+from tokenserver.signals import lines, metrics, traces
+from tokenserver.signals.traces import RequestSpan
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
 CONVERTER: Final = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
@@ -49,6 +49,7 @@ class RequestContext:
     events: list[str] = field(default_factory=list)
     failure: object = None
     holder: object = None
+    span: RequestSpan | None = None
     started_at: float = field(default_factory=time.perf_counter)
 
 
@@ -110,28 +111,10 @@ def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> Reques
         method=environ["REQUEST_METHOD"].upper()[:10],
         path=path,
         endpoint=endpoint,
+        span=traces.request(endpoint or metrics.NO_ENDPOINT, environ.get("HTTP_TRACEPARENT")),
     )
     _current.set(context)
     return context
-
-
-def answered(context: RequestContext, status: int, path: str) -> None:
-    """The line in the log: once for each request, whoever answers it. `path`: printable, and nothing left out; the
-    path alone, as a query may carry what must not be logged.
-    """
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    logger.info(
-        "%s %s %d %.1fms id=%s actor=%s client=%s from=%s",
-        context.method,
-        path,
-        status,
-        (time.perf_counter() - context.started_at) * 1000,
-        context.request_id,
-        context.actor or "-",
-        context.client_id or "-",
-        context.address or "-",
-    )
 
 
 def register(app: Flask) -> None:
@@ -145,3 +128,58 @@ def register(app: Flask) -> None:
         response.headers["X-Request-ID"] = context.request_id or ""
         answered(context, response.status_code, _path().encode("unicode_escape").decode("ascii"))
         return response
+
+
+def answered(context: RequestContext, status: int, path: str) -> None:
+    """The line in the log and the metrics of a request: once for each, whoever answers it. `path`: printable, and
+    nothing left out; the path alone, as a query may carry what must not be logged.
+    """
+    seconds = time.perf_counter() - context.started_at
+    method, endpoint = _labels(context)
+    kind = status // 100
+    metrics.requests.count(endpoint, method, metrics.CLASSES[kind])
+    metrics.request_seconds.observe(seconds, endpoint)
+    failure = context.failure
+    lines.request(
+        method=context.method or "",
+        path=path,
+        status=status,
+        seconds=seconds,
+        outcome="success" if kind < 4 else "refused" if kind == 4 else "failed",
+        error=None if failure is None else getattr(failure, "code", None),
+        request_id=context.request_id,
+        actor=context.actor,
+        client_id=context.client_id,
+        address=context.address,
+    )
+    if context.span is not None:
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "http.route": endpoint,
+            "http.response.status_code": status,
+            "tokenserver.request_id": context.request_id or "",
+            "tokenserver.client_id": context.client_id or "",
+        }
+        context.span.end(attributes, failed=kind > 4)
+
+
+def who() -> dict[str, str]:
+    """For other lines of the log that a request causes."""
+    context = _current.get()
+    if context is None:
+        return {}
+    told = {"request_id": context.request_id, "actor": context.actor, "client_id": context.client_id}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+@lru_cache(maxsize=1024)
+def _split(endpoint: str) -> tuple[str, str]:
+    method, _, path = endpoint.partition(" ")
+    return method, path
+
+
+def _labels(context: RequestContext) -> tuple[str, str]:
+    if context.endpoint is not None:
+        return _split(context.endpoint)
+    method = context.method or ""
+    return method if method in metrics.METHODS else "other", metrics.NO_ENDPOINT

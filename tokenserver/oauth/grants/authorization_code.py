@@ -11,6 +11,7 @@ from tokenserver.oauth import scope as scopes
 from tokenserver.oauth.errors import InvalidGrant
 from tokenserver.oauth.grants.request import Collaborators, TokenRequest, event_of
 from tokenserver.oauth.issuing import UserContext
+from tokenserver.signals import metrics
 from tokenserver.storage.sql import Transaction, utc_now
 from tokenserver.tokens.models import AuthorizationCode, Session
 from tokenserver.tokens.refresh_family import Family
@@ -98,6 +99,7 @@ def _check(code: AuthorizationCode | None, client: Client, request: TokenRequest
 def _refuse_replay(code: AuthorizationCode, rooms: Collaborators) -> None:
     """Who knows all that a code is bound to uses it again: the tokens that it led to end."""
     rooms.codes.end_replayed(code)
+    metrics.replays_detected.count("authorization_code")
     raise InvalidGrant(reason="replayed")
 
 

@@ -15,6 +15,7 @@ from tokenserver.oauth.device import Devices
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.oauth.issuing import Issued, Issuing
 from tokenserver.oauth.subject import Subjects
+from tokenserver.signals import metrics
 from tokenserver.storage.feed import Feed, Known
 from tokenserver.tokens.authorization_code import AuthorizationCodes
 from tokenserver.tokens.refresh_token import RefreshTokens
@@ -74,4 +75,5 @@ def event_of(rooms: Collaborators, grant_type: str, issued: Issued, *, target: U
     told = {"grant_type": grant_type, "scope": issued.response["scope"], **details}
     if issued.roles_omitted:
         told["roles_omitted"] = True
+        metrics.tokens_without_roles.count()
     return rooms.trail.describe(Event.TOKEN_ISSUED, target=target, details=told)

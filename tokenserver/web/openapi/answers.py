@@ -72,6 +72,7 @@ KNOWN: Final = (
     errors.Invalid,
     errors.NotFound,
     errors.PreconditionFailed,
+    errors.MetricsClosed,
 )
 SENTENCES: Final = {
     **{kind.code: kind.public for kind in KNOWN},
@@ -124,14 +125,16 @@ class Problems:
     def _of_status(self, status: int, codes: Sequence[str]) -> Json:
         known = list(dict.fromkeys(codes))
         name = f"{status}.{'.'.join(known)}"
-        narrowed: Json = {"properties": {"status": {"const": status}, "code": {"enum": known}}}
-        if status == 422:
-            narrowed["required"] = ["errors"]
-        schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, narrowed]}
-        self.responses[name] = refusal(
-            status, known, schema, "application/problem+json", lambda code: _problem(status, code)
-        )
+        self.responses[name] = problem(status, known)
         return {"$ref": f"#/components/responses/{name}"}
+
+
+def problem(status: int, codes: Sequence[str]) -> Json:
+    narrowed: Json = {"properties": {"status": {"const": status}, "code": {"enum": list(codes)}}}
+    if status == 422:
+        narrowed["required"] = ["errors"]
+    schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, narrowed]}
+    return refusal(status, codes, schema, "application/problem+json", lambda code: _problem(status, code))
 
 
 def _problem(status: int, code: str) -> Json:
