@@ -45,7 +45,12 @@ with ThreadPoolExecutor(2) as asking:
 def test_one_at_once_over_two_processes(tmp_path: Path):
     command = [sys.executable, "-c", HASHING, str(tmp_path)]
     both = [subprocess.Popen(command) for _ in range(2)]
-    assert [each.wait(60) for each in both] == [0, 0]
+    try:
+        assert [each.wait(60) for each in both] == [0, 0]
+    finally:
+        for each in both:
+            each.kill()
+            each.wait()
     at_once = most = 0
     said = (tmp_path / "said").read_text()
     for sign in said:
@@ -68,12 +73,14 @@ def test_the_place_of_a_process_that_was_killed_is_free(tmp_path: Path, monkeypa
     holds = "import sys, time\nfrom pathlib import Path\nfrom tokenserver.identity.hash_places import HashPlaces\n"
     holds += "with HashPlaces(Path(sys.argv[1]), 1).one():\n    print('held', flush=True)\n    time.sleep(300)\n"
     with subprocess.Popen([sys.executable, "-c", holds, str(tmp_path)], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == b"held\n"
-        assert hash_places._lock_one([tmp_path / "place-0"]) is None
-        holder.send_signal(signal.SIGKILL)
+        try:
+            assert holder.stdout
+            assert holder.stdout.readline() == b"held\n"
+            assert _is_held(tmp_path / "place-0")
+        finally:
+            holder.send_signal(signal.SIGKILL)
     with HashPlaces(tmp_path, 1).one():
-        assert hash_places._lock_one([tmp_path / "place-0"]) is None
+        assert _is_held(tmp_path / "place-0")
 
 
 def test_who_waited_comes_before_who_had_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
