@@ -202,6 +202,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         authorization_requests=rooms.authorization_requests,
         authorization=rooms.authorization,
         admission=rooms.admission,
+        revocation_list=rooms.revocation_list,
         endpoint_paths=endpoints.PATHS,
         show=rendering.render,
     )

@@ -63,6 +63,7 @@ from tokenserver.tokens.checkpoints import Checkpoints
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.tokens.refresh_token import RefreshTokens
 from tokenserver.tokens.revocation import Revocation
+from tokenserver.tokens.revocation_list import SignedList
 from tokenserver.tokens.sessions import Sessions
 from tokenserver.verify.access_token import Verifier
 from tokenserver.web.cookies import Cookies
@@ -108,6 +109,7 @@ class Rooms:
     retention: Retention
     admission: Admission
     active_tokens: ActiveTokens
+    revocation_list: SignedList
     cookies: Cookies
     browser_sessions: BrowserSessions
     interactions: Interactions
@@ -251,6 +253,13 @@ class Rooms:
             retention=Retention(database, sealer),
             admission=Admission(feed, active_tokens, trail),
             active_tokens=active_tokens,
+            revocation_list=SignedList(
+                feed=feed,
+                revocation=revocation,
+                signer=lambda: keys.signer(settings.signing_alg),
+                issuer=settings.issuer,
+                uri=settings.issuer + path_of("revocation_list_uri"),
+            ),
             cookies=Cookies(settings.issuer),
             browser_sessions=BrowserSessions(feed, people, sessions, revocation, settings),
             interactions=Interactions(feed, limits, settings),

@@ -127,6 +127,7 @@ METHODS = {
     "/users/me/sessions": "GET",
     "/oauth/logout": "GET, POST",
     "/oauth/check_session": "GET",
+    "/oauth/revocation_list": "GET",
     "/.well-known/jwks.json": "GET",
     "/.well-known/openid-configuration": "GET",
     "/.well-known/oauth-authorization-server": "GET",

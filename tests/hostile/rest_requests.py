@@ -932,6 +932,7 @@ PATHS += [
         "/.well-known/openid-configuration",
         "/.well-known/oauth-authorization-server",
         "/.well-known/jwks.json",
+        "/oauth/revocation_list",
         "/healthz",
         "/readyz",
         "/posts",

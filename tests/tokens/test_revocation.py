@@ -6,12 +6,14 @@ import pytest
 from sqlalchemy import select, update
 
 from tests.redis_access import raw_redis
+from tests.revocation_lists import listed
 from tokenserver.app import rooms_of
 from tokenserver.identity.people import DISABLED
 from tokenserver.storage.feed import FeedRow, Kind
-from tokenserver.tokens.access_token import issued_at_ms, new_jti
+from tokenserver.tokens.access_token import new_jti
 from tokenserver.tokens.models import RefreshFamily, Session
 from tokenserver.tokens.sessions import EndReason
+from tokenserver.verify.revoked import issued_at_ms
 
 PASSWORD = "correct horse 7 battery"
 
@@ -49,7 +51,12 @@ def end_all_of_client(app, api, tokens):
 def disable_user(app, api, tokens):
     rooms = rooms_of(app)
     user_id = UUID(claims_of(app, tokens["access_token"]).sub)
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, user_id, DISABLED))
+
+    def disable(tx, change):
+        rooms.people.set_status(tx, change, user_id, DISABLED)
+        rooms.sessions.end(tx, change, user_id=user_id, reason=EndReason.USER_DISABLED)
+
+    rooms.feed.change(disable)
 
 
 def delete_client(app, api, tokens):
@@ -111,6 +118,7 @@ def test_nothing_accepts_what_was_revoked(apps, api_of, how):
     form = {"grant_type": "password", "username": "ann", "password": PASSWORD}
     tokens = api.token(auth, **form).json | {"secret": secret}
     for process in (api, other):
+        assert not listed(process, tokens["access_token"])
         assert process.me(tokens["access_token"]).status_code == 200
         assert process.introspect(("watcher", watcher), tokens["access_token"]).json["active"]
         assert process.introspect(auth, tokens["refresh_token"]).json["active"]
@@ -122,6 +130,7 @@ def test_nothing_accepts_what_was_revoked(apps, api_of, how):
     for process in (other, api, api_of(late)):
         if process.http.application is late:
             raw_redis(rooms_of(late).store).flushdb()
+        assert listed(process, tokens["access_token"])
         refused = process.token(auth, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
         assert refused.json["error"] == ("invalid_client" if how is delete_client else "invalid_grant")
         assert process.me(tokens["access_token"]).status_code == 401
@@ -136,7 +145,9 @@ def test_one_access_token_alone(app, api, apps, api_of):
     sibling = api.refresh(tokens["refresh_token"]).json
     assert api.revoke(tokens["access_token"]).status_code == 200
     for process in (api, api_of(apps())):
+        assert listed(process, tokens["access_token"])
         assert process.me(tokens["access_token"]).status_code == 401
+        assert not listed(process, sibling["access_token"])
         assert process.me(sibling["access_token"]).status_code == 200
 
 

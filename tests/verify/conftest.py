@@ -133,6 +133,8 @@ class KeyServer:
                 outer.paths.append(self.path)
                 outer.before()
                 status, headers, body = outer.pages.get(self.path, (404, {}, b""))
+                if headers.get("ETag") and self.headers.get("If-None-Match") == headers["ETag"]:
+                    status, body = 304, b""
                 try:
                     self.send_response(status)
                     for name, value in headers.items():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 # The page that anybody may embed, by design (OIDC Session Management section 3.1).
 EMBEDDED = "/oauth/check_session"
 # Answers that are the same for everybody, and say nothing about anybody.
-PUBLIC = re.compile(r"/\.well-known/|/openapi\.json$|/docs/|/pages/|/oauth/check_session$")
+PUBLIC = re.compile(r"/\.well-known/|/openapi\.json$|/docs/|/pages/|/oauth/(check_session|revocation_list)$")
 FILES = (
     "/pages/pages.css",
     "/pages/icon.svg",

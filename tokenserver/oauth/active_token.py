@@ -9,11 +9,11 @@ from tokenserver.access.rights import Rights
 from tokenserver.clients.registry import Client, Clients
 from tokenserver.identity.people import People
 from tokenserver.oauth.subject import Subjects
-from tokenserver.tokens.access_token import issued_at_ms
 from tokenserver.tokens.revocation import Revocation
 from tokenserver.verify.access_token import Verifier
 from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import InvalidToken
+from tokenserver.verify.revoked import issued_at_ms
 from tokenserver.web.holder import Holder
 
 

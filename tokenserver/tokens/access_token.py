@@ -118,15 +118,6 @@ def new_jti(issued_at_ms: int) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
-def issued_at_ms(jti: str, iat: float) -> int:
-    """The moment of issue; the start of the second of `iat` for a `jti` that carries none."""
-    try:
-        number = UUID(jti)
-    except ValueError:
-        return int(iat) * 1000
-    return number.int >> 80 if number.version == 7 else int(iat) * 1000
-
-
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 

@@ -17,6 +17,9 @@ CUTOFFS: Final = frozenset({Kind.USER, Kind.CLIENT, Kind.SESSION, Kind.FAMILY, K
 # These subjects never come back, so their end needs no comparison of clocks.
 FINAL: Final = frozenset({Kind.SESSION, Kind.FAMILY, Kind.TOKEN})
 
+# By kind and subject, the moment in ms up to which it holds.
+Cutoffs = dict[tuple[Kind, str], int]
+
 
 class Revocation:
     """`is_revoked` answers from memory, as of the last `Feed.sync`."""
@@ -24,7 +27,8 @@ class Revocation:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._lock = threading.Lock()
-        self._cutoffs: dict[tuple[Kind, str], int] = {}
+        self._cutoffs: Cutoffs = {}
+        self._version = 0
         self._pruned_at = 0
         feed.subscribe(self._apply, self._reload)
 
@@ -55,21 +59,28 @@ class Revocation:
                 return True
         return False
 
+    def live(self) -> tuple[int, Cutoffs]:
+        """A number that is another one after each change, and all cutoffs, also those too old to matter."""
+        with self._lock:
+            return self._version, self._cutoffs.copy()
+
     def _apply(self, entry: Entry) -> None:
         if entry.kind not in CUTOFFS:
             return
         with self._lock:
+            self._version += 1
             key = (entry.kind, entry.subject)
             self._cutoffs[key] = max(entry.at, self._cutoffs.get(key, 0))
             self._prune()
 
     def _reload(self, entries: list[Entry]) -> None:
-        cutoffs: dict[tuple[Kind, str], int] = {}
+        cutoffs: Cutoffs = {}
         for entry in entries:
             if entry.kind in CUTOFFS:
                 key = (entry.kind, entry.subject)
                 cutoffs[key] = max(entry.at, cutoffs.get(key, 0))
         with self._lock:
+            self._version += 1
             self._cutoffs = cutoffs
 
     def _prune(self) -> None:

@@ -272,12 +272,17 @@ class Sessions:
         self._feed.change(end)
 
     def purge(self, limit: int = 500) -> int:
-        """Delete sessions, with their families, that expired, or ended a month ago; at most `limit`; how many."""
+        """Delete sessions, with their families, that expired, or ended a month ago; at most `limit`; how many.
+
+        Not before the last access token of a session has expired: with its user it ends for those who verify by the
+        revocation list too.
+        """
 
         def old(tx: Transaction) -> int:
             now = utc_now()
+            dead = now - timedelta(milliseconds=self._feed.retention_ms)
             query = select(Session.id).where(
-                (Session.expires_at < now) | (Session.ended_at < now - timedelta(days=ENDED_KEPT_DAYS))
+                (Session.expires_at < dead) | (Session.ended_at < now - timedelta(days=ENDED_KEPT_DAYS))
             )
             ids = tx.scalars(query.limit(limit)).all()
             tx.execute(delete(RefreshFamily).where(RefreshFamily.session_id.in_(ids)))

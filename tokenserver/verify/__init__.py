@@ -13,7 +13,22 @@ tokenserver. Issuing, signing and revoking live elsewhere.
 
 from tokenserver.verify.access_token import Verifier
 from tokenserver.verify.claims import Claims
-from tokenserver.verify.errors import KeysUnavailable, TokenError
+from tokenserver.verify.errors import KeysUnavailable, Refusal, RevocationsUnavailable, TokenError, Unavailable
+from tokenserver.verify.introspection import Introspection
 from tokenserver.verify.jwks import JWKSKeys, StaticKeys
+from tokenserver.verify.revocation_list import RevocationList, Revocations
 
-__all__ = ["Claims", "JWKSKeys", "KeysUnavailable", "StaticKeys", "TokenError", "Verifier"]
+__all__ = [
+    "Claims",
+    "Introspection",
+    "JWKSKeys",
+    "KeysUnavailable",
+    "Refusal",
+    "RevocationList",
+    "Revocations",
+    "RevocationsUnavailable",
+    "StaticKeys",
+    "TokenError",
+    "Unavailable",
+    "Verifier",
+]

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final, Self
 
+from tokenserver.verify import https
 from tokenserver.verify.authentication import Authentication
 from tokenserver.verify.claims import Claims, read_claims
 from tokenserver.verify.compact import decode, parse
 from tokenserver.verify.errors import InvalidToken
 from tokenserver.verify.https import Fetch
 from tokenserver.verify.jwks import ALGORITHMS, KeySource
-from tokenserver.verify.metadata import issuer_keys
+from tokenserver.verify.metadata import Metadata, issuer_keys
+from tokenserver.verify.revocation_list import RevocationList, Revocations
 
 MAX_LEEWAY: Final = 60
 
@@ -18,7 +21,8 @@ MAX_LEEWAY: Final = 60
 class Verifier:
     """Accepts the tokens of one issuer for one audience. Safe to share between threads.
 
-    `leeway`: seconds by which clocks may differ. `check` is called with the claims of each token that passed all
+    `leeway`: seconds by which clocks may differ. `revocations`: the list of what died early; without it a token is
+    accepted until it expires. `check` is called with the claims of each token that passed all
     else and may raise, for instance InvalidToken for a revoked one. `accept_bound`: whether tokens bound to a key
     (`cnf`) pass, which is safe only where the caller demands proof of that key. `any_audience`: for the issuer
     itself, which is asked about tokens for every resource; a resource must never set it.
@@ -34,6 +38,7 @@ class Verifier:
         algorithms: Collection[str] = ALGORITHMS,
         accept_bound: bool = False,
         any_audience: bool = False,
+        revocations: RevocationList | None = None,
         check: Callable[[Claims], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -50,6 +55,7 @@ class Verifier:
         self._algorithms = frozenset(algorithms)
         self._accept_bound = accept_bound
         self._expected_audience = None if any_audience else audience
+        self.revocations = revocations
         self._check = check
         self._clock = clock
 
@@ -60,15 +66,22 @@ class Verifier:
         audience: str,
         *,
         leeway: float = 30,
+        revocations: Revocations | None = None,
         check: Callable[[Claims], None] | None = None,
         fetch: Fetch | None = None,
     ) -> Self:
-        """Finds the keys by the issuer's metadata (RFC 8414), which is read when the first token comes."""
-        keys = issuer_keys(issuer, fetch=fetch)
-        return cls(issuer=issuer, audience=audience, keys=keys, leeway=leeway, check=check)
+        """Finds keys and list by the issuer's metadata (RFC 8414), which is read when the first token comes.
+        `revocations`: how to keep up with that list."""
+        metadata = Metadata(issuer, fetch or partial(https.fetch, timeout=5))
+        keys = issuer_keys(issuer, fetch=fetch, metadata=metadata)
+        revoked = None
+        if revocations is not None:
+            uri = metadata.revocation_list_uri
+            revoked = RevocationList(issuer=issuer, uri=uri, keys=keys, options=revocations)
+        return cls(issuer=issuer, audience=audience, keys=keys, leeway=leeway, revocations=revoked, check=check)
 
     def verify(self, token: str) -> Claims:
-        """TokenError for a token that must not be accepted, KeysUnavailable when that can't be known."""
+        """TokenError for a token that must not be accepted, Unavailable when that can't be known."""
         jws = parse(token)
         alg, kid = jws.header
         # RFC 8725 section 3.1: the algorithm is ours to choose, before any key is looked for.
@@ -83,6 +96,8 @@ class Verifier:
         if not key.verify(jws.signature, jws.signing_input):
             raise InvalidToken("wrong signature")
         claims = self._read(jws.payload)
+        if self.revocations is not None:
+            self.revocations.check(claims, token)
         if self._check is not None:
             self._check(claims)
         return claims

@@ -50,18 +50,19 @@ class Segments(NamedTuple):
     signature: bytes
 
 
-def parse(token: str) -> Compact:
-    """InvalidToken for anything but three segments under a header that an access token may have."""
-    segments = take_apart(token)
+def parse(token: str, types: frozenset[str] = TYPES, *, limit: int = MAX_TOKEN) -> Compact:
+    """InvalidToken for anything but three segments, at most `limit` characters, under a header whose `typ` is one
+    of `types`: those of an access token when not given."""
+    segments = take_apart(token, limit)
     try:
-        return Compact(_header(segments.header), *segments[1:])
+        return Compact(_header(segments.header, types), *segments[1:])
     except ValueError as error:
         raise InvalidToken(f"not a compact JWS: {error}") from None
 
 
-def take_apart(token: str) -> Segments:
+def take_apart(token: str, limit: int = MAX_TOKEN) -> Segments:
     """InvalidToken for anything but three segments."""
-    if len(token) > MAX_TOKEN:
+    if len(token) > limit:
         raise InvalidToken("too long")
     # Four dots would be a JWE (RFC 7516 section 7.1), a brace the JSON serialization; neither is looked at.
     if token.count(".") != 2:
@@ -86,12 +87,12 @@ def decode(segment: bytes) -> bytes:
 
 # An issuer sends the same few headers again and again. Refusals raise, so they are never kept.
 @lru_cache(maxsize=64)
-def _header(segment: bytes) -> Header:
+def _header(segment: bytes, types: frozenset[str]) -> Header:
     header = header_members(segment)
     typ, alg, kid = header.get("typ"), header.get("alg"), header.get("kid")
     # RFC 9068 section 4: so that no ID token, logout token or other JWT of the issuer passes for an access token.
-    if not isinstance(typ, str) or typ.lower() not in TYPES:
-        raise InvalidToken("typ is not at+jwt")
+    if not isinstance(typ, str) or typ.lower() not in types:
+        raise InvalidToken("typ is not " + min(types, key=len))
     if not isinstance(alg, str) or not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
         raise InvalidToken("alg or kid is missing or unusable")
     return Header(alg, kid)

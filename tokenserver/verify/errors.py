@@ -7,7 +7,9 @@
     │   ├── InvalidToken        401 invalid_token
     │   ├── InsufficientUserAuthentication  401 insufficient_user_authentication (RFC 9470)
     │   └── InsufficientScope   403 insufficient_scope
-    └── KeysUnavailable         503: the token can't be judged now
+    └── Unavailable             503: the token can't be judged now
+        ├── KeysUnavailable     without the issuer's keys
+        └── RevocationsUnavailable  without a revocation list that is new enough
 
 `description` is a fixed public sentence, never made from input; `private` is for the log alone.
 """
@@ -110,8 +112,8 @@ class InsufficientScope(TokenError):
         super().__init__(private or f"needs {self.scope}")
 
 
-class KeysUnavailable(Refusal):
-    """The issuer's keys can't be had and none are cached: nothing is accepted. `retry_after`: seconds."""
+class Unavailable(Refusal):
+    """Nobody can tell now, and so nothing is accepted. `retry_after`: seconds."""
 
     status = 503
     error = "temporarily_unavailable"
@@ -120,6 +122,14 @@ class KeysUnavailable(Refusal):
 
     def headers(self, realm: str = "api") -> dict[str, str]:  # noqa: ARG002 - the same shape for every refusal
         return {"Retry-After": str(self.retry_after), "Cache-Control": "no-store"}
+
+
+class KeysUnavailable(Unavailable):
+    """The issuer's keys can't be had and none are cached."""
+
+
+class RevocationsUnavailable(Unavailable):
+    """What was revoked meanwhile can't be known: the last list is older than may be."""
 
 
 def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tokenserver.verify.access_token import Verifier
 from tokenserver.verify.authentication import ANY, Authentication
 from tokenserver.verify.bearer import credentials, in_query
 from tokenserver.verify.claims import Claims
-from tokenserver.verify.errors import KeysUnavailable, MissingCredentials, Refusal, TokenError, check_scopes
+from tokenserver.verify.errors import MissingCredentials, Refusal, TokenError, Unavailable, check_scopes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class Guard:
         app.extensions[EXTENSION] = self
         answer = self.on_error or self.answer
         app.register_error_handler(TokenError, answer)
-        app.register_error_handler(KeysUnavailable, answer)
+        app.register_error_handler(Unavailable, answer)
 
     def answer(self, refusal: Refusal) -> Response:
         """RFC 6750 section 3. The realm is the audience: it says which tokens are meant."""

@@ -1,12 +1,12 @@
-"""Reads one public document over HTTPS: no redirect, no other scheme, a bounded size and time."""
+"""Asks one place over HTTPS: no redirect, no other scheme, a bounded size and time."""
 
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPResponse
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, getproxies
 
 MAX_BODY: Final = 256 * 1024
@@ -18,10 +18,11 @@ CACHE_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age\s*=\s*\"?([0-9]{1,9})\"?\s
 
 
 class Document(NamedTuple):
-    """`max_age`: seconds the server lets us keep it, or None when it doesn't say."""
+    """`max_age`: seconds the server lets us keep it, or None when it doesn't say. `etag`: its version."""
 
     body: bytes
     max_age: int | None
+    etag: str | None = None
 
 
 Fetch = Callable[[str], Document]
@@ -58,21 +59,49 @@ def _opener() -> OpenerDirector:
 
 def fetch(uri: str, *, timeout: float = 5) -> Document:
     """OSError, HTTPException or ValueError when the document can't be had."""
-    request = Request(check_uri(uri), headers={"Accept": "application/json"})  # noqa: S310 - checked on this line
+    document = _ask(uri, {"Accept": "application/json"}, timeout=timeout)
+    if document is None:
+        raise ValueError("answered 304, though nothing was said to be at hand")
+    return document
+
+
+def fetch_newer(uri: str, etag: str | None, *, timeout: float, limit: int) -> Document | None:
+    """None while the document at `uri` is the one of `etag` (RFC 9110 section 13.1.2). `limit`: bytes.
+
+    OSError, HTTPException or ValueError when it can't be had.
+    """
+    return _ask(uri, {} if etag is None else {"If-None-Match": etag}, timeout=timeout, limit=limit)
+
+
+def post(uri: str, form: Mapping[str, str], headers: Mapping[str, str], *, timeout: float) -> bytes:
+    """The body of the answer, if it is 200. OSError, HTTPException or ValueError when there is none."""
+    document = _ask(uri, headers, timeout=timeout, body=urlencode(form).encode())
+    if document is None:
+        raise ValueError("answered 304")
+    return document.body
+
+
+def _ask(
+    uri: str, headers: Mapping[str, str], *, timeout: float, limit: int = MAX_BODY, body: bytes | None = None
+) -> Document | None:
+    request = Request(check_uri(uri), body, dict(headers))  # noqa: S310 - checked on this line
     deadline = time.monotonic() + timeout
     with _opener().open(request, timeout=timeout) as response:
+        if response.status == 304 and "If-None-Match" in headers:
+            return None
         # RFC 8414 section 3.2: 200 OK. Whoever answers 3xx is not the place where the keys are.
         if response.status != 200:
             raise ValueError(f"answered {response.status}")
-        return Document(_read(response, deadline), max_age(response.headers.get_all("Cache-Control", [])))
+        age = max_age(response.headers.get_all("Cache-Control", []))
+        return Document(_read(response, deadline, limit), age, response.headers.get("ETag"))
 
 
-def _read(response: HTTPResponse, deadline: float) -> bytes:
+def _read(response: HTTPResponse, deadline: float, limit: int) -> bytes:
     # The socket's timeout starts anew with each byte; the deadline doesn't.
     body = bytearray()
     while chunk := response.read1(MAX_BODY):
         body += chunk
-        if len(body) > MAX_BODY:
+        if len(body) > limit:
             raise ValueError("document too large")
         if time.monotonic() > deadline:
             raise TimeoutError("document too slow")

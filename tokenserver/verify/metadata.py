@@ -1,4 +1,4 @@
-"""Where an issuer keeps its keys: authorization server metadata (RFC 8414)."""
+"""Where an issuer keeps its keys and its revocation list: authorization server metadata (RFC 8414)."""
 
 import time
 from collections.abc import Callable
@@ -12,6 +12,9 @@ from tokenserver.verify.json_object import json_object
 from tokenserver.verify.jwks import JWKSKeys
 
 DEFAULT_AGE: Final = 300
+KEYS: Final = "jwks_uri"
+# A member of our own; the registry of RFC 8414 has none for this.
+REVOCATIONS: Final = "revocation_list_uri"
 
 
 def metadata_uri(issuer: str) -> str:
@@ -23,20 +26,32 @@ def metadata_uri(issuer: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{parts.path.rstrip('/')}"
 
 
-def _jwks_uri(issuer: str, fetch: https.Fetch, clock: Callable[[], float]) -> Callable[[], str]:
-    """A function that reads the metadata at its first call, and again when it grew old."""
-    uri = metadata_uri(issuer)
+class Metadata:
+    """Where the issuer says that things are. Nothing is read before the first question, and it is read again when
+    it grew old."""
 
-    def load() -> tuple[str, float]:
-        document = fetch(uri)
+    def __init__(self, issuer: str, fetch: https.Fetch, clock: Callable[[], float] = time.monotonic) -> None:
+        self._issuer = issuer
+        self._uri = metadata_uri(issuer)
+        self._fetch = fetch
+        self._members = Cached(self._load, clock=clock)
+
+    def jwks_uri(self) -> str:
+        return self._members.get()[KEYS]
+
+    def revocation_list_uri(self) -> str:
+        """ValueError where the issuer publishes none."""
+        return https.check_uri(self._members.get().get(REVOCATIONS, ""))
+
+    def _load(self) -> tuple[dict[str, str], float]:
+        document = self._fetch(self._uri)
         metadata = json_object(document.body)
         # RFC 8414 section 3.3: identical to the issuer we asked for, or the data MUST NOT be used.
-        if metadata.get("issuer") != issuer:
+        if metadata.get("issuer") != self._issuer:
             raise ValueError("the metadata is for another issuer")
-        jwks_uri = https.check_uri(str(metadata.get("jwks_uri")))
-        return jwks_uri, DEFAULT_AGE if document.max_age is None else document.max_age
-
-    return Cached(load, clock=clock).get
+        https.check_uri(str(metadata.get(KEYS)))
+        members = {str(name): str(metadata[name]) for name in (KEYS, REVOCATIONS) if name in metadata}
+        return members, DEFAULT_AGE if document.max_age is None else document.max_age
 
 
 def issuer_keys(
@@ -44,8 +59,10 @@ def issuer_keys(
     *,
     timeout: float = 5,
     fetch: https.Fetch | None = None,
+    metadata: Metadata | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> JWKSKeys:
     """The keys at the place that the metadata names. Nothing is read before the first key is looked for."""
     fetch = fetch or partial(https.fetch, timeout=timeout)
-    return JWKSKeys(_jwks_uri(issuer, fetch, clock), fetch=fetch, clock=clock)
+    metadata = metadata or Metadata(issuer, fetch, clock)
+    return JWKSKeys(metadata.jwks_uri, fetch=fetch, clock=clock)

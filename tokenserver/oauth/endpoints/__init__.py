@@ -19,6 +19,7 @@ from tokenserver.oauth.endpoints import (
     metadata,
     registration,
     revocation,
+    revocation_list,
     token,
     userinfo,
 )
@@ -54,6 +55,7 @@ ENDPOINTS: Final = (
     Endpoint((registration.PATH,), ("POST",), registration.view, "registration_endpoint"),
     Endpoint((f"{registration.PATH}/<client_id>",), ("GET", "PUT", "DELETE"), registration.manage),
     Endpoint(("/.well-known/jwks.json",), ("GET",), jwks.view, "jwks_uri"),
+    Endpoint(("/oauth/revocation_list",), ("GET",), revocation_list.view, "revocation_list_uri"),
     Endpoint(
         ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"), ("GET",), metadata.view
     ),

@@ -15,6 +15,7 @@ from tokenserver.oauth.grants import GRANTS
 from tokenserver.oauth.grants.token_exchange import ACCESS_TOKEN
 from tokenserver.oauth.scope import KNOWN
 from tokenserver.verify import errors as verify
+from tokenserver.verify.list_token import TYP
 from tokenserver.web.openapi.answers import REQUEST_ID, refusal, success
 from tokenserver.web.openapi.described import Described, published
 from tokenserver.web.openapi.schemas import Json
@@ -222,6 +223,12 @@ TOKEN: Final[Json] = {
     "refresh_token": "rt_…",
 }
 # What is no refusal by the protocol (`oauth.errors.WORDS`).
+WEAK_ETAG: Final[Json] = {
+    "description": "The version of what it says (RFC 9110 section 8.8.3), by whatever key it is signed.",
+    "required": True,
+    "schema": {"type": "string", "pattern": '^W/"[0-9a-f]+"$'},
+    "example": 'W/"9f86d081884c7d659a2feaa0c55ad015"',
+}
 SENTENCES: Final = {429: TooManyRequests.public, 503: StoreUnavailable.public}
 
 
@@ -349,6 +356,15 @@ def _registration(summary: str, method: str) -> Json:
     }
 
 
+def _revocation_list() -> Json:
+    operation = published("Read what was revoked, for services that verify tokens by themselves", TEXT, "eyJ…")
+    answers: dict[str, Json] = operation["responses"]
+    answers["200"]["content"] = {f"application/{TYP}": {"schema": TEXT, "example": "eyJ…"}}
+    for answer in answers.values():
+        answer["headers"] |= {"ETag": WEAK_ETAG}
+    return operation | {"responses": answers | {"503": _refusal(503, {errors.WORDS[503]: SENTENCES[503]})}}
+
+
 def _component(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -432,6 +448,7 @@ DESCRIPTIONS: Final[dict[str, dict[str, Json]]] = {
             {"keys": [{"kty": "RSA", "kid": "NzbLsXh8…", "use": "sig", "alg": "RS256", "n": "0vx7…", "e": "AQAB"}]},
         )
     },
+    "/oauth/revocation_list": {"get": _revocation_list()},
     "/.well-known/openid-configuration": {
         "get": published(
             "Read what this server can do (RFC 8414)",

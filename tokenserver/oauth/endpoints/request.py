@@ -24,6 +24,7 @@ from tokenserver.oauth.interaction import Interactions
 from tokenserver.oauth.parameters import parse_form, parse_query
 from tokenserver.oauth.pipeline import Pipeline
 from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.tokens.revocation_list import SignedList
 from tokenserver.web.cookies import Cookies
 from tokenserver.web.fetch import Fetcher
 from tokenserver.web.rate_limit import RateLimits
@@ -54,6 +55,7 @@ class Server:
     authorization_requests: AuthorizationRequests
     authorization: Authorization
     admission: Admission
+    revocation_list: SignedList
     endpoint_paths: Mapping[str, str]
     show: Callable[..., Response]
 

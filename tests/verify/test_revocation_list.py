@@ -1,0 +1,561 @@
+"""A verifier that follows the issuer's revocation list: what it refuses, and what it doesn't believe."""
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from joserfc.jws import JWSRegistry
+
+from tests.verify.conftest import ISSUER, NOW, Clock, KeyServer, as_json, b64
+from tokenserver.verify import (
+    Revocations,
+    RevocationsUnavailable,
+    StaticKeys,
+    TokenError,
+    Unavailable,
+    Verifier,
+)
+from tokenserver.verify.errors import InvalidToken
+from tokenserver.verify.list_token import read_list, to_json
+from tokenserver.verify.revocation_list import RevocationList
+from tokenserver.verify.revoked import COMMIT_MS, Revoked, digest
+
+Mint = Callable[..., str]
+PATH = "/list"
+KEEP = 420  # seconds for which an issuer lists what was revoked
+SID = digest("s1")
+
+
+def ended(everything: int = 0, **sessions: int) -> dict[str, Any]:
+    """The member `revoked`: the moments at which sessions ended."""
+    return to_json(Revoked(session={digest(sid): at for sid, at in sessions.items()}, everything=everything))
+
+
+class Issuer:
+    """Publishes a list at a loopback address."""
+
+    def __init__(self, server: KeyServer, key: Any) -> None:
+        self.server = server
+        self.uri = server.url + PATH
+        self._key = key
+
+    def token(self, header: dict[str, Any] = {}, **claims: Any) -> str:  # noqa: B006 - only read
+        """`...` as a value leaves the member out."""
+        iat = claims.get("iat", NOW)
+        members = {
+            "iss": ISSUER,
+            "sub": self.uri,
+            "iat": iat,
+            "exp": iat + KEEP if isinstance(iat, int) else NOW + KEEP,
+            "ttl": 10,
+            "revoked": {},
+            **claims,
+        }
+        if isinstance(members["revoked"], dict):
+            members["revoked"] = to_json(Revoked()) | members["revoked"]
+        members = {name: value for name, value in members.items() if value is not ...}
+        head = {"alg": "RS256", "typ": "revocation-list+jwt", "kid": "rs", **header}
+        signing_input = f"{b64(as_json(head))}.{b64(as_json(members))}"
+        signature = JWSRegistry.algorithms["RS256"].sign(signing_input.encode(), self._key)
+        return f"{signing_input}.{b64(signature)}"
+
+    def publish(self, header: dict[str, Any] = {}, etag: str | None = None, **claims: Any) -> None:  # noqa: B006
+        headers = {"ETag": etag} if etag else {}
+        self.server.pages[PATH] = (200, headers, self.token(header, **claims).encode())
+
+
+@pytest.fixture
+def issuer(start_key_server: Callable[[], KeyServer], private_keys: dict[str, Any]) -> Issuer:
+    return Issuer(start_key_server(), private_keys["rs"])
+
+
+@pytest.fixture
+def wall() -> Clock:
+    clock = Clock()
+    clock.now = NOW
+    return clock
+
+
+@pytest.fixture
+def follow(issuer: Issuer, jwks: list[dict[str, Any]], wall: Clock) -> Iterator[Callable[..., RevocationList]]:
+    """A list that is read when the test says so (`look`), unless it asks for its own thread (`interval`)."""
+    made: list[RevocationList] = []
+
+    def follow(**options: Any) -> RevocationList:
+        given = {"interval": 100, "max_staleness": 120, **options}
+        made.append(
+            RevocationList(
+                issuer=ISSUER, uri=issuer.uri, keys=StaticKeys(jwks), options=Revocations(**given), clock=wall
+            )
+        )
+        return made[-1]
+
+    yield follow
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def claims_of(mint: Mint, verifier: Verifier) -> Callable[..., Any]:
+    return lambda **claims: verifier.verify(mint(claims=claims))
+
+
+def refused(revocations: RevocationList, claims: Any) -> bool:
+    try:
+        revocations.check(claims, "")
+    except InvalidToken:
+        return True
+    return False
+
+
+def started(revocations: RevocationList) -> RevocationList:
+    """Its thread has looked once, and waits long; the test looks from here on."""
+    revocations._start()
+    assert revocations._first_look.wait(30)
+    return revocations
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "revocation list"]
+
+
+class TestWhatItKills:
+    """Token: jti of version 7 of 0x0197b1c24b2f ms, session s1, client web."""
+
+    issued = 0x0197B1C24B2F
+
+    @pytest.mark.parametrize(
+        ("kind", "subject"),
+        [("session", "s1"), ("token", "0197b1c2-4b2f-7d54-8a53-1f2e3d4c5b6a"), ("family", "f1")],
+    )
+    def test_what_never_comes_back_is_dead_whenever_it_was_issued(
+        self, claims_of: Callable[..., Any], kind: str, subject: str
+    ) -> None:
+        claims = claims_of(fam="f1")
+        for at in (1, self.issued - 1, self.issued + 1):
+            assert Revoked(**{kind: {digest(subject): at}}).hits(claims)
+        assert not Revoked(**{kind: {digest("another"): self.issued + 1}}).hits(claims)
+
+    @pytest.mark.parametrize("kind", ["token", "family", "client"])
+    def test_kinds_are_kept_apart(self, claims_of: Callable[..., Any], kind: str) -> None:
+        assert not Revoked(**{kind: {SID: self.issued + 1}}).hits(claims_of(fam="f1"))
+
+    def test_client_by_the_moment(self, claims_of: Callable[..., Any]) -> None:
+        """What was issued while the end of the client was being committed is dead too."""
+        name, claims = digest("web"), claims_of()
+        assert Revoked(client={name: self.issued}).hits(claims)
+        assert Revoked(client={name: self.issued - COMMIT_MS}).hits(claims)
+        assert not Revoked(client={name: self.issued - COMMIT_MS - 1}).hits(claims)
+        assert not Revoked(client={digest("other"): self.issued}).hits(claims)
+
+    def test_everything_by_the_moment(self, claims_of: Callable[..., Any]) -> None:
+        for client in ({}, {digest("other"): self.issued + 1}):
+            assert Revoked(client=client, everything=self.issued).hits(claims_of())
+            assert not Revoked(client=client, everything=self.issued - 1).hits(claims_of())
+
+    def test_subject_of_an_exchanged_token_that_is_nobodys(self, claims_of: Callable[..., Any]) -> None:
+        revoked = Revoked(client={digest("machine"): self.issued})
+        assert revoked.hits(claims_of(sub="machine", sid=...))
+        assert not revoked.hits(claims_of(sub="machine"))  # a user who is called so
+
+    def test_a_jti_without_a_moment(self, claims_of: Callable[..., Any]) -> None:
+        claims = claims_of(jti="x")
+        assert Revoked(everything=NOW * 1000).hits(claims)
+        assert not Revoked(everything=NOW * 1000 - 1).hits(claims)
+
+
+class TestTheSignedForm:
+    def read(self, issuer: Issuer, jwks: list[dict[str, Any]], token: str) -> Any:
+        return read_list(token, issuer=ISSUER, uri=issuer.uri, keys=StaticKeys(jwks), now=NOW, leeway=30)
+
+    def test_a_good_one(self, issuer: Issuer, jwks: list[dict[str, Any]]) -> None:
+        found = self.read(issuer, jwks, issuer.token(revoked=ended(s1=5, everything=7) | {"later": {}}))
+        assert (found.iat, found.exp, found.ttl) == (NOW, NOW + KEEP, 10)
+        assert found.revoked == Revoked(session={SID: 5}, everything=7)
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"iss": "https://other.example"},
+            {"iss": ...},
+            {"sub": "https://id.example/another-list"},
+            {"sub": ...},
+            {"iat": ...},
+            {"iat": NOW + 31},
+            {"iat": "1"},
+            {"exp": ...},
+            {"exp": NOW - 30},
+            {"iat": NOW + 5, "exp": NOW + 5},
+            {"ttl": ...},
+            {"ttl": -1},
+            {"revoked": ...},
+            {"revoked": []},
+            {"revoked": None},
+            {"revoked": {"session": []}},
+            {"revoked": {"session": {"ZXhhbXBsZQ": "1"}}},
+            {"revoked": {"session": {"ZXhhbXBsZQ": True}}},
+            {"revoked": {"session": {"é": 1}}},
+            {"revoked": {"client": None}},
+            {"revoked": {"everything": "1"}},
+            {"revoked": {"everything": None}},
+        ],
+        ids=str,
+    )
+    def test_claims_that_are_wrong(
+        self, issuer: Issuer, jwks: list[dict[str, Any]], claims: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidToken):
+            self.read(issuer, jwks, issuer.token(**claims))
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"typ": "at+jwt"},
+            {"typ": "statuslist+jwt"},
+            {"typ": "JWT"},
+            {"alg": "PS256"},
+            {"alg": "none"},
+            {"kid": "ps"},
+            {"kid": "unknown"},
+            {"crit": ["exp"]},
+        ],
+        ids=str,
+    )
+    def test_headers_that_are_wrong(
+        self, issuer: Issuer, jwks: list[dict[str, Any]], header: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidToken):
+            self.read(issuer, jwks, issuer.token(header))
+
+    def test_another_signature(self, issuer: Issuer, jwks: list[dict[str, Any]]) -> None:
+        whole, other = issuer.token(), issuer.token(revoked=ended(s1=NOW * 1000))
+        for wrong in (whole.rpartition(".")[0] + "." + other.rpartition(".")[2], whole[:-1], "", "a.b.c"):
+            with pytest.raises(InvalidToken):
+                self.read(issuer, jwks, wrong)
+
+    def test_an_access_token_is_no_list_and_a_list_no_access_token(
+        self, issuer: Issuer, jwks: list[dict[str, Any]], mint: Mint, verifier: Verifier
+    ) -> None:
+        """RFC 8725 section 3.11: kinds of JWTs exclude each other."""
+        with pytest.raises(InvalidToken):
+            self.read(issuer, jwks, mint())
+        with pytest.raises(InvalidToken):
+            verifier.verify(issuer.token())
+
+
+class TestFollowing:
+    def test_revoked_is_refused_and_others_pass(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        revocations = follow()
+        assert refused(revocations, claims_of())
+        assert not refused(revocations, claims_of(sid="s2"))
+
+    def test_nothing_is_read_before_the_first_question(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        issuer.publish()
+        revocations = follow()
+        assert issuer.server.paths == []
+        assert revocations.staleness is None
+        revocations.check(claims_of(), "")
+        assert issuer.server.paths == [PATH]
+        assert revocations.staleness == 0
+
+    def test_it_is_read_again_by_itself(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        issuer.publish()
+        revocations = follow(interval=0.01)
+        assert not refused(revocations, claims_of())
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        until(lambda: refused(revocations, claims_of()))
+
+    def test_unchanged_costs_a_304(
+        self,
+        issuer: Issuer,
+        follow: Callable[..., RevocationList],
+        claims_of: Callable[..., Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """RFC 9110 section 13.1.2; and nothing is fresher for it, as nobody signed it."""
+        issuer.publish(etag='W/"a"', revoked=ended(s1=NOW * 1000))
+        revocations = started(follow())
+        known = revocations._known
+        revocations.look()
+        assert revocations._known is known
+        assert refused(revocations, claims_of())
+        assert not caplog.records
+
+    def test_wrong_lists_change_nothing(
+        self,
+        issuer: Issuer,
+        follow: Callable[..., RevocationList],
+        claims_of: Callable[..., Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        revocations = started(follow())
+        known = revocations._known
+        wrong = [(200, {}, b""), (200, {}, "é".encode()), (503, {"Retry-After": "1"}, b"{}"), (404, {}, b"")]
+        wrong += [(302, {"Location": issuer.uri}, b""), (200, {}, issuer.token(iss="https://x.example").encode())]
+        for page in wrong:
+            issuer.server.pages[PATH] = page
+            revocations.look()
+        assert revocations._known is known
+        assert len(caplog.records) == len(wrong)
+
+    def test_lists_only_add(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        """Rollback: whoever brings an old list, or a newer one that lacks something, unrevokes nothing."""
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        revocations = started(follow())
+        for iat in (NOW - 60, NOW, NOW + 10):
+            issuer.publish(iat=iat)
+            revocations.look()
+            assert refused(revocations, claims_of())
+
+    def test_an_older_list_makes_nothing_fresher(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any], wall: Clock
+    ) -> None:
+        issuer.publish()
+        revocations = started(follow())
+        wall.now = NOW + 100
+        issuer.publish(iat=NOW - 60, revoked=ended(s1=NOW * 1000))
+        revocations.look()
+        assert revocations.staleness == 100
+        assert refused(revocations, claims_of())  # what it says is true all the same
+
+    def test_what_is_too_old_to_matter_is_forgotten(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], wall: Clock
+    ) -> None:
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        revocations = started(follow())
+        for iat, left in ((NOW + KEEP - 1, 1), (NOW + KEEP, 0)):
+            wall.now = iat
+            issuer.publish(iat=iat)
+            revocations.look()
+            assert revocations._known
+            assert len(revocations._known.revoked.session) == left
+
+    def test_every_revocation_is_told_once_with_its_age(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], wall: Clock
+    ) -> None:
+        """But for those from before this process was there."""
+        ages: list[float] = []
+        issuer.publish(revoked=ended(s1=NOW * 1000 - 5000))
+        revocations = started(follow(on_enforced=ages.append))
+        assert ages == []
+        wall.now = NOW + 3
+        for everything in (0, (NOW + 2) * 1000):
+            moments = ended(everything, s1=NOW * 1000 - 5000, s2=NOW * 1000 + 500)
+            issuer.publish(iat=NOW + 3, revoked=moments)
+            revocations.look()
+            revocations.look()
+        assert ages == [2.5, 1.0]
+
+    def test_a_callback_that_fails_stops_nothing(
+        self,
+        issuer: Issuer,
+        follow: Callable[..., RevocationList],
+        claims_of: Callable[..., Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def fail(age: float) -> None:
+            raise RuntimeError("metrics are away")
+
+        issuer.publish()
+        revocations = started(follow(on_enforced=fail))
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        revocations.look()
+        assert refused(revocations, claims_of())
+        assert "on_enforced failed" in caplog.text
+
+
+class TestStaleness:
+    def test_refused_when_there_never_was_a_list(
+        self, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        with pytest.raises(RevocationsUnavailable) as caught:
+            follow().check(claims_of(), "")
+        assert caught.value.status == 503
+        assert caught.value.headers() == {"Retry-After": "5", "Cache-Control": "no-store"}
+        assert isinstance(caught.value, Unavailable)
+
+    def test_bound(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any], wall: Clock
+    ) -> None:
+        issuer.publish(revoked=ended(s2=NOW * 1000))
+        revocations = started(follow())
+        issuer.server.pages.clear()
+        wall.now = NOW + 120
+        revocations.check(claims_of(), "")
+        assert refused(revocations, claims_of(sid="s2"))
+        wall.now = NOW + 120.1
+        for sid in ("s1", "s2"):
+            with pytest.raises(RevocationsUnavailable):
+                revocations.check(claims_of(sid=sid), "")
+        issuer.publish(iat=NOW + 120)
+        revocations.look()
+        revocations.check(claims_of(), "")
+
+    def test_a_list_says_nothing_after_its_exp(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any], wall: Clock
+    ) -> None:
+        issuer.publish()
+        revocations = started(follow(max_staleness=10_000))
+        wall.now = NOW + KEEP
+        revocations.check(claims_of(), "")
+        wall.now = NOW + KEEP + 1
+        with pytest.raises(RevocationsUnavailable):
+            revocations.check(claims_of(), "")
+
+    def test_introspection_takes_over(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any], wall: Clock
+    ) -> None:
+        asked: list[str] = []
+
+        def introspect(token: str) -> bool:
+            asked.append(token)
+            return token == "alive"
+
+        issuer.publish()
+        revocations = follow(introspect=introspect)
+        revocations.check(claims_of(), "dead")
+        assert asked == []
+        wall.now = NOW + 121
+        revocations.check(claims_of(), "alive")
+        with pytest.raises(InvalidToken):
+            revocations.check(claims_of(), "dead")
+        assert asked == ["alive", "dead"]
+
+    @pytest.mark.parametrize(("interval", "max_staleness"), [(0, 60), (-1, 60), (60, 60), (5, 0)], ids=str)
+    def test_bounds_that_make_no_sense(self, interval: float, max_staleness: float) -> None:
+        with pytest.raises(ValueError):
+            Revocations(interval=interval, max_staleness=max_staleness)
+
+
+class TestItsThread:
+    def test_one_however_many_ask_first(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        issuer.publish()
+        issuer.server.before = lambda: time.sleep(0.02)
+        revocations, claims = follow(), claims_of()
+        asking = [threading.Thread(target=revocations.check, args=(claims, "")) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        assert issuer.server.paths == [PATH]
+        assert len(readers()) == 1
+
+    def test_no_request_waits_for_a_later_look(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        issuer.publish()
+        revocations, claims = follow(interval=0.01), claims_of()
+        revocations.check(claims, "")
+        held, reading = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reading.set()
+            held.wait(30)
+
+        issuer.server.before = hold
+        assert reading.wait(30)
+        revocations.check(claims, "")  # while somebody reads
+        held.set()
+
+    def test_it_ends_with_its_list(self, issuer: Issuer, jwks: list[dict[str, Any]], claims_of: Any) -> None:
+        issuer.publish()
+        revocations = RevocationList(
+            issuer=ISSUER, uri=issuer.uri, keys=StaticKeys(jwks), options=Revocations(), clock=lambda: NOW
+        )
+        revocations.check(claims_of(), "")
+        assert len(readers()) == 1
+        del revocations
+        gc.collect()
+        until(lambda: not readers())
+
+    def test_closed_and_asked_again(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        issuer.publish()
+        revocations = follow()
+        revocations.check(claims_of(), "")
+        revocations.close()
+        assert not readers()
+        revocations.check(claims_of(), "")
+        assert len(readers()) == 1
+
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_a_child_of_a_fork_reads_for_itself(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        """Although it inherited the parent's list, and a lock that nobody in it will release."""
+        issuer.publish()
+        revocations, claims = follow(interval=0.01), claims_of()
+        revocations.check(claims, "")
+        revocations._lock.acquire()
+        out, into = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(into, b"started")
+            deadline = time.monotonic() + 30
+            while not refused(revocations, claims) and time.monotonic() < deadline:
+                time.sleep(0.005)
+            os._exit(0 if refused(revocations, claims) else 1)
+        revocations._lock.release()
+        assert os.read(out, 7) == b"started"
+        issuer.publish(revoked=ended(s1=NOW * 1000))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        os.close(out)
+        os.close(into)
+
+
+class TestVerifier:
+    def serve(self, server: KeyServer, issuer: str, jwks: list[dict[str, Any]], **members: str) -> None:
+        metadata = {"issuer": issuer, "jwks_uri": f"{server.url}/jwks", **members}
+        server.pages["/.well-known/oauth-authorization-server"] = (200, {}, as_json(metadata))
+        server.serve(jwks)
+
+    def test_for_issuer(
+        self, issuer: Issuer, jwks: list[dict[str, Any]], mint: Mint, key_server: KeyServer
+    ) -> None:
+        """The list is where the metadata says."""
+        url, now = issuer.server.url, int(time.time())
+        self.serve(issuer.server, url, jwks, revocation_list_uri=issuer.uri)
+        issuer.publish(iss=url, iat=now, revoked=ended(s1=now * 1000))
+        verifier = Verifier.for_issuer(url, "https://api.example", revocations=Revocations())
+        times = {"iss": url, "iat": now, "exp": now + 60}
+        assert verifier.verify(mint(claims={**times, "sid": "s2"})).sid == "s2"
+        with pytest.raises(TokenError) as caught:
+            verifier.verify(mint(claims=times))
+        assert (caught.value.status, caught.value.error, caught.value.private) == (401, "invalid_token", "revoked")
+        assert verifier.revocations
+        verifier.revocations.close()
+
+    def test_an_issuer_without_a_list(
+        self, issuer: Issuer, jwks: list[dict[str, Any]], mint: Mint, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        url, now = issuer.server.url, int(time.time())
+        self.serve(issuer.server, url, jwks)
+        verifier = Verifier.for_issuer(url, "https://api.example", revocations=Revocations())
+        with pytest.raises(RevocationsUnavailable):
+            verifier.verify(mint(claims={"iss": url, "iat": now, "exp": now + 60}))
+        assert verifier.revocations
+        verifier.revocations.close()
