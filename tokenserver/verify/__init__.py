@@ -1,8 +1,9 @@
 """Verifies this server's access tokens: the part that a resource server installs.
 
 It owns the rules of RFC 9068, RFC 8725 and RFC 6750 on the receiving side, the cache of the issuer's keys, and the
-doors for Flask (`verify.flask`), WSGI (`verify.wsgi`) and ASGI (`verify.asgi`). It imports nothing else of
-tokenserver. Issuing, signing and revoking live elsewhere.
+doors for Flask (`verify.flask`), Django (`verify.django`), Starlette and FastAPI (`verify.starlette`), WSGI
+(`verify.wsgi`) and ASGI (`verify.asgi`). It imports nothing else of tokenserver. Issuing, signing and revoking live
+elsewhere.
 
     verifier = Verifier.for_issuer("https://id.example", audience="https://api.example")
     try:

@@ -21,6 +21,15 @@ POLICY_VIOLATION: Final = 1008
 TRY_AGAIN_LATER: Final = 1013
 
 
+def token_of(scope: Scope) -> str:
+    """The token of a request. Raises MissingCredentials, InvalidRequest."""
+    sent = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"authorization"]
+    if len(sent) > 1:
+        raise InvalidRequest("several Authorization headers")
+    elsewhere = in_query(scope.get("query_string", b"").decode("latin-1"))
+    return credentials(sent[0] if sent else None, elsewhere=elsewhere)
+
+
 class ASGIVerifier:
     """Puts Claims at `scope["state"]["claims"]`, or None on the `exempt` paths, which are compared exactly.
 
@@ -58,13 +67,8 @@ class ASGIVerifier:
         await self.app({**scope, "state": state}, receive, send)
 
     async def _admit(self, scope: Scope) -> Claims:
-        sent = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"authorization"]
-        if len(sent) > 1:
-            raise InvalidRequest("several Authorization headers")
-        elsewhere = in_query(scope.get("query_string", b"").decode("latin-1"))
-        token = credentials(sent[0] if sent else None, elsewhere=elsewhere)
         # In a thread, because keys may have to be fetched and `check` may ask a store.
-        claims = await asyncio.to_thread(self.verifier.verify, token)
+        claims = await asyncio.to_thread(self.verifier.verify, token_of(scope))
         claims.require(*self.scopes)
         self.verifier.require(claims, self.authentication)
         return claims
