@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 
+from tests.access.story import events
 from tests.answers import granted
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.pages.admin.conftest import HOME, ISSUER, Visitor
@@ -121,6 +122,8 @@ def test_an_answer_that_is_not_to_this_request(
         page = browser.page(url)
     assert page.status in {400, 404}, page.text
     assert len(keys_of_console(rooms)) == (spoilt == "again")
+    if spoilt == "again":  # it is no replay of the code, which would end what it led to
+        assert 'id="sign-out"' in person.page(ISSUER + HOME).text
 
 
 def test_an_id_token_of_another_request_is_none(visitor_of: Callable[..., Visitor], rooms: Rooms):
@@ -195,6 +198,7 @@ def test_out_everywhere_in_this_browser(admin: Visitor, rooms: Rooms):
     page = admin.press(admin.open(), "sign-out")
     assert "signed out" in page.text.lower()
     assert keys_of_console(rooms) == []
+    assert [name for name, _ in events(rooms, "session:ended")] == ["session:ended"]
     assert admin.person.page(ISSUER + HOME).form_with("login-submit")
     assert admin.person.page(f"{ISSUER}/login").form_with("login-submit")
 

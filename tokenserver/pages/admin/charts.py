@@ -12,6 +12,8 @@ MARGIN: Final = 4
 # What a bar leaves to the number at its end.
 NUMBER: Final = 56
 LONGEST_LABEL: Final = 44
+# Shorter ones could not be seen.
+LEAST: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def timeline(keys: Sequence[Mapping[str, Any]], now: datetime) -> Timeline:
         left, right = x(key["published_at"]), x(key["remove_after"] or end)
         signs = x(key["activated_at"]) if key["activated_at"] else right
         signed = x(key["retired_at"] or end) if key["activated_at"] else right
-        return Span(key["kid"], key["state"], left, right - left, signs, signed - signs, index * ROW)
+        width, signing = max(right - left, LEAST), max(signed - signs, LEAST) if signs < right else 0.0
+        return Span(key["kid"], key["state"], left, width, signs, signing, index * ROW)
 
     return Timeline(tuple(drawn(i, key) for i, key in enumerate(keys)), x(now), begin, end)
