@@ -6,7 +6,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from tests.access.story import assign, events, make_role, unassign, user_id_of
 from tests.answers import granted, refused
@@ -14,11 +14,13 @@ from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.pages.admin.conftest import HOME, ISSUER, Visitor
 from tests.pages.conftest import Elements, policy_of
 from tests.person import Button, Form, Page
+from tokenserver.access.models import Role
 from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.identity.models import User
 from tokenserver.mail.models import QueuedMail
 from tokenserver.pages.admin.console import SECTIONS
 from tokenserver.rooms import Rooms
+from tokenserver.storage.sql import new_id, utc_now
 
 PATHS = ("", *(f"/{section.name}" for section in SECTIONS))
 SCRIPT = "<script>alert(1)</script>"
@@ -259,6 +261,23 @@ class TestRoles:
         refused(api.http.get("/roles/a:b.c", headers=token_of(api)), 404, "role_not_found")
         assert "delete-role" not in admin.open("/roles/user").text
         assert text_of(admin.open("/roles/none", status=404), "error-code") == "role_not_found"
+
+    def test_with_9000_roles(self, admin: Visitor, rooms: Rooms, queries: Any):
+        with queries(admin.app) as few:
+            admin.open("/roles")
+        now = utc_now()
+        rows = [
+            {"id": new_id(), "name": f"r{n:04}", "name_key": f"r{n:04}", "created_at": now} for n in range(9000)
+        ]
+        filled = [row | {"description": "", "builtin": False} for row in rows]
+        rooms.database.write(lambda tx: tx.execute(insert(Role), filled))
+        with queries(admin.app) as many:
+            page = admin.open("/roles")
+        assert many.count == few.count
+        assert page.text.count('name="was/') == 20
+        (following,) = (link for link in page.links if "cursor=" in link)
+        assert 'name="was/r0018"' in admin.person.page(following).text
+        assert re.findall('name="was/([^"]+)"', admin.open("/roles?q=R8999").text) == ["r8999"]
 
     def test_who_may_only_look(self, visitor_of: Any, api: Api, rooms: Rooms):
         carl = holder(visitor_of, api, rooms, "roles:read")
