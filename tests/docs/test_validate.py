@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,11 +21,18 @@ from tests.interop.conftest import unavailable
 from tests.live_server import PASSWORD
 from tests.ports import free_port
 
+SECONDS = 60
 ASKED = set(filter(None, os.environ.get("TOKENSERVER_TEST_VERIFIERS", "").split(",")))
 GO_PACKAGES = ("github.com/golang-jwt/jwt/v5@v5.3.1", "github.com/MicahParks/keyfunc/v3@v3.9.1")
 ENVOY_PACKAGE = "github.com/envoyproxy/go-control-plane/envoy@v1.36.0"
+SPRING_PACKAGES = (
+    "org.springframework.security:spring-security-oauth2-jose:7.1.2",
+    "org.springframework:spring-web:7.0.10",
+    "tools.jackson.core:jackson-databind:3.3.0",
+)
 JAVA_PACKAGE = "com.nimbusds:nimbus-jose-jwt:10.10"
-OFFLINE = ["flask", "node", "go", "java"]
+PYTHON = ["flask", "fastapi", "django"]
+OFFLINE = [*PYTHON, "node", "go", "java"]
 
 
 def program(name):
@@ -71,6 +80,28 @@ def flask(issuer, folder, port, request):
     return [sys.executable, "-m", "flask", "--app", "reports", "run", "--port", str(port)]
 
 
+def granian(interface, module, port):
+    program = Path(sys.executable).with_name("granian")
+    return [program, "--interface", interface, "--port", str(port), f"{module}:app"]
+
+
+def fastapi(issuer, folder, port, request):
+    (folder / "reports.py").write_text(example("fastapi", issuer), encoding="utf-8")
+    return granian("asgi", "reports", port)
+
+
+def django(issuer, folder, port, request):
+    own = '\nALLOWED_HOSTS = ["127.0.0.1"]\nROOT_URLCONF = "urls"\nSECRET_KEY = "of the tests"\n'
+    (folder / "settings.py").write_text(example("settings", issuer) + own, encoding="utf-8")
+    (folder / "views.py").write_text(example("views", issuer), encoding="utf-8")
+    urls = "from django.urls import path\nimport views\nurlpatterns = [path('reports', views.reports)]\n"
+    (folder / "urls.py").write_text(urls, encoding="utf-8")
+    start = "import os\nos.environ['DJANGO_SETTINGS_MODULE'] = 'settings'\n"
+    start += "from django.core.wsgi import get_wsgi_application\napp = get_wsgi_application()\n"
+    (folder / "project.py").write_text(start, encoding="utf-8")
+    return granian("wsgi", "project", port)
+
+
 def node(issuer, folder, port, request):
     # Beside the packages that it imports.
     script = request.getfixturevalue("node_folder") / f"reports-{port}.mjs"
@@ -90,19 +121,26 @@ def go(issuer, folder, port, request):
 def java(issuer, folder, port, request):
     asked_for("java")
     (folder / "Reports.java").write_text(example("java", issuer, port_8081=port), encoding="utf-8")
-    group, artifact, version = JAVA_PACKAGE.split(":")
-    coordinates = f"<groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>"
+    libraries(folder, JAVA_PACKAGE)
+    return [program("java"), "-cp", "lib/*", "Reports.java"]
+
+
+def libraries(folder, *packages):
+    """Puts these and what they need into `lib`."""
+    wanted = ""
+    for group, artifact, version in (package.split(":") for package in packages):
+        coordinates = f"<groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>"
+        wanted += f"<dependency>{coordinates}</dependency>"
     (folder / "pom.xml").write_text(
         "<project><modelVersion>4.0.0</modelVersion><groupId>example</groupId><artifactId>reports</artifactId>"
-        f"<version>1</version><dependencies><dependency>{coordinates}</dependency></dependencies></project>",
+        f"<version>1</version><dependencies>{wanted}</dependencies></project>",
         encoding="utf-8",
     )
     copy = ("dependency:copy-dependencies", "-DoutputDirectory=lib")
     run(program("mvn"), "--quiet", "--batch-mode", *copy, folder=folder)
-    return [program("java"), "-cp", "lib/*", "Reports.java"]
 
 
-STARTED = {"flask": flask, "node": node, "go": go, "java": java}
+STARTED = {"flask": flask, "fastapi": fastapi, "django": django, "node": node, "go": go, "java": java}
 
 
 def refused(response, status, error):
@@ -131,15 +169,32 @@ class TestOffline:
         # The key of the tests is the server's: what is refused above is refused for what it says.
         assert service.ask(signed(live_server, reader["access_token"], jti="another")).status_code == 200
 
-    def test_a_revoked_token_is_good_until_it_expires(self, services, live_server, reader, name):
-        service = services(name)
-        tokens = live_server.post("/auth/login", json={"login": "reports-reader", "password": PASSWORD})
-        live_server.post("/oauth/revoke", data={"client_id": "first-party", "token": tokens["refresh_token"]})
-        live_server.me(tokens["access_token"], 401)
-        assert service.ask(tokens["access_token"]).status_code == 200
+
+def revoked_token(live_server):
+    """An access token whose signature and times are good."""
+    tokens = live_server.post("/auth/login", json={"login": "reports-reader", "password": PASSWORD})
+    live_server.post("/oauth/revoke", data={"client_id": "first-party", "token": tokens["refresh_token"]})
+    live_server.me(tokens["access_token"], 401)
+    return tokens["access_token"]
 
 
-@pytest.mark.parametrize("name", [name for name in OFFLINE if name != "go"])
+@pytest.mark.parametrize("name", [name for name in OFFLINE if name not in PYTHON])
+def test_a_revoked_token_is_good_until_it_expires(services, live_server, reader, name):
+    assert services(name).ask(revoked_token(live_server)).status_code == 200
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_a_revoked_token_is_refused_some_seconds_later(services, live_server, reader, name):
+    service, token = services(name), revoked_token(live_server)
+    assert service.ask(reader["access_token"]).status_code == 200
+    deadline = time.monotonic() + SECONDS
+    while (response := service.ask(token)).status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    refused(response, 401, "invalid_token")
+
+
+@pytest.mark.parametrize("name", ["flask", "node", "java"])
 def test_without_keys_nothing_can_be_known(services, reader, name):
     response = services(name, f"http://127.0.0.1:{free_port()}").ask(reader["access_token"])
     assert response.status_code == 503
@@ -244,6 +299,34 @@ def test_the_tokens_of_this_test_are_what_they_are_called(live_server, reader):
         live_server.me(token, 401)
     assert altered(good) != good
     live_server.me(good)
+
+
+SPRING = """
+public class Check {
+    public static void main(String[] tokens) {
+        var decoder = new AccessTokens().accessTokens();
+        for (var token : tokens) {
+            try {
+                System.out.println(decoder.decode(token).getSubject());
+            } catch (org.springframework.security.oauth2.jwt.JwtException refused) {
+                System.out.println("refused");
+            }
+        }
+    }
+}
+"""
+
+
+def test_spring(live_server, reader, tmp_path):
+    asked_for("java")
+    libraries(tmp_path, *SPRING_PACKAGES)
+    (tmp_path / "AccessTokens.java").write_text(example("spring", live_server.url), encoding="utf-8")
+    (tmp_path / "Check.java").write_text(SPRING, encoding="utf-8")
+    run(program("javac"), "-cp", "lib/*", "AccessTokens.java", "Check.java", folder=tmp_path)
+    good = reader["access_token"]
+    bad = bad_tokens(live_server, good).values()
+    said = run(program("java"), "-cp", "lib/*:.", "Check", good, *bad, folder=tmp_path)
+    assert said.splitlines() == [live_server.me(good)["id"], *["refused"] * len(bad)]
 
 
 @pytest.fixture(scope="module")
