@@ -35,20 +35,17 @@ def test_an_incident_has_its_four_parts(title):
 
 
 def rules():
-    if not ALERTS.exists():
-        return []
     return [rule for group in yaml.safe_load(read(ALERTS))["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def test_every_alert_leads_to_a_heading():
     headings = re.findall(r"^### (Tokenserver\w+)$", read(PAGE), re.MULTILINE)
-    assert len(headings) == len(set(headings)) >= 20
-    if found := rules():
-        assert sorted(headings) == sorted(rule["alert"] for rule in found)
-        for rule in found:
-            path, _, fragment = rule["annotations"]["runbook_url"].partition("#")
-            assert path.endswith("docs/runbooks.md")
-            assert fragment in anchors(PAGE)
+    assert len(headings) >= 20
+    assert sorted(headings) == sorted(rule["alert"] for rule in rules())
+    for rule in rules():
+        path, _, fragment = rule["annotations"]["runbook_url"].partition("#")
+        assert path.endswith("docs/runbooks.md")
+        assert fragment in anchors(PAGE)
 
 
 def test_incidents_name_alerts_that_there_are():
