@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run init test test-browser screenshots lint bench faults format docs docs-generated lock sbom audit clean
+.PHONY: help run init test test-browser screenshots catalogue lint bench faults format docs docs-generated lock sbom audit clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -53,9 +53,10 @@ test: $(VENV)/.installed-test ## every test, on SQLite, PostgreSQL and Redis
 test-browser: $(VENV)/.installed-test ## the pages in Chromium, as people walk through them; a part of `make test`
 	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
-screenshots: $(VENV)/.installed-test ## every page, phone and desktop, light and dark, to build/screenshots
+screenshots: $(VENV)/.installed-test ## every page, phone and desktop, light and dark, to build/screenshots; those of docs/images anew
 	@rm -rf build/screenshots
 	@TOKENSERVER_TEST_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser --quiet $(ARGS)
+	@for picture in docs/images/*.png; do cp build/screenshots/$${picture##*/} $$picture; done
 
 lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 	@$(BIN)/ruff format --check .
@@ -74,6 +75,9 @@ faults: $(VENV)/.installed-test ## stores and processes that fail, under load; A
 format: $(VENV)/.installed-lint ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+catalogue: $(VENV)/.installed-test ## gather what people read for translation, and compile the translations
+	@$(BIN)/python -m tests.catalogue
 
 docs: $(VENV)/.installed-docs ## the documentation as a site, in build/site; a warning is an error
 	@$(BIN)/python docs/site/build.py

@@ -11,7 +11,16 @@ OAUTH_MEMBERS = {"error", "error_description", "request_id"}
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5B\x5D-\x7E]+")
 # What people open in a browser: errors are pages, with the code and the request id.
 PAGES = (
-    *("/login", "/consent", "/device", "/account", "/forgot-password", "/reset-password", "/verify-email"),
+    *(
+        "/login",
+        "/register",
+        "/consent",
+        "/device",
+        "/account",
+        "/forgot-password",
+        "/reset-password",
+        "/verify-email",
+    ),
     *("/oauth/authorize", "/oauth/logout"),
 )
 CODE = re.compile(r'id="error-code">([a-z_]+)<')

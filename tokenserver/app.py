@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, request
+from flask import Blueprint, Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tokenserver import readiness, survey, vitals
@@ -35,15 +35,20 @@ from tokenserver.pages import (
     device,
     forgot_password,
     login,
+    register,
     rendering,
     reset_password,
     verify_email,
 )
 from tokenserver.pages import error as error_page
 from tokenserver.pages.admin import routes as console
+from tokenserver.pages.applications import ApplicationsPage
+from tokenserver.pages.asked import Recency
 from tokenserver.pages.forms import Forms
+from tokenserver.pages.own_sessions import SessionsPage
+from tokenserver.pages.profile import PasswordPage, ProfilePage
 from tokenserver.pages.second_step import SecondSteps
-from tokenserver.pages.security import SecurityForms
+from tokenserver.pages.security import SecurityPage
 from tokenserver.pages.sign_in import SignInForms
 from tokenserver.posts import routes as post_routes
 from tokenserver.posts.models import author_of
@@ -69,6 +74,7 @@ MAX_BODY_BYTES = 64 * 1024
 # What people open in a browser.
 PAGES = (
     "/login",
+    "/register",
     "/consent",
     "/device",
     "/account",
@@ -110,14 +116,10 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
 
     app.register_blueprint(
         auth_routes.blueprint(
-            settings=settings,
             feed=rooms.feed,
-            people=rooms.people,
-            rights=rooms.rights,
+            registration=rooms.registration,
             sessions=rooms.sessions,
             pipeline=rooms.pipeline,
-            limits=rooms.limits,
-            notices=rooms.notices,
         )
     )
     app.register_blueprint(recovery_routes.blueprint(rooms.recovery))
@@ -161,8 +163,7 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         identity_routes.blueprint(
             feed=rooms.feed,
             people=rooms.people,
-            passwords=rooms.passwords,
-            login=rooms.login,
+            accounts=rooms.own_account,
             factors=rooms.second_factors,
             sessions=rooms.sessions,
             pages=rooms.pages,
@@ -208,23 +209,25 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     )
     app.register_blueprint(endpoints.blueprint(server))
     forms = Forms(rooms.cookies, lambda: rooms.keys.secrets("csrf"), settings.issuer)
+    sign_in_forms = SignInForms(
+        cookies=rooms.cookies,
+        forms=forms,
+        clients=rooms.clients,
+        login=rooms.login,
+        known_devices=rooms.known_devices,
+        factors=rooms.second_factors,
+        passkeys=rooms.passkeys,
+        steps=SecondSteps(rooms.database, lambda: rooms.keys.secrets("second step")),
+        browser_sessions=rooms.browser_sessions,
+        sends_mail=settings.sends_mail,
+        may_register=rooms.registration.is_open,
+    )
     app.register_blueprint(
         login.blueprint(
             cookies=rooms.cookies,
             forms=forms,
             people=rooms.people,
-            sign_in_forms=SignInForms(
-                cookies=rooms.cookies,
-                forms=forms,
-                clients=rooms.clients,
-                login=rooms.login,
-                known_devices=rooms.known_devices,
-                factors=rooms.second_factors,
-                passkeys=rooms.passkeys,
-                steps=SecondSteps(rooms.database, lambda: rooms.keys.secrets("second step")),
-                browser_sessions=rooms.browser_sessions,
-                sends_mail=settings.sends_mail,
-            ),
+            sign_in_forms=sign_in_forms,
             browser_sessions=rooms.browser_sessions,
             interactions=rooms.interactions,
         )
@@ -252,20 +255,15 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         )
     )
     app.register_blueprint(
-        account.blueprint(
-            cookies=rooms.cookies,
+        register.blueprint(
             forms=forms,
-            people=rooms.people,
-            browser_sessions=rooms.browser_sessions,
+            clients=rooms.clients,
             interactions=rooms.interactions,
-            security_forms=SecurityForms(
-                database=rooms.database,
-                factors=rooms.second_factors,
-                passkeys=rooms.passkeys,
-                issuer_name=urlsplit(settings.issuer).netloc,
-            ),
+            registration=rooms.registration,
+            sign_in_forms=sign_in_forms,
         )
     )
+    app.register_blueprint(_account(rooms, forms))
     app.register_blueprint(forgot_password.blueprint(forms=forms, recovery=rooms.recovery))
     app.register_blueprint(reset_password.blueprint(cookies=rooms.cookies, forms=forms, recovery=rooms.recovery))
     app.register_blueprint(verify_email.blueprint(cookies=rooms.cookies, forms=forms, recovery=rooms.recovery))
@@ -294,6 +292,33 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
         # The address alone: host and scheme come from the issuer, never from a header.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     return app
+
+
+def _account(rooms: Rooms, forms: Forms) -> Blueprint:
+    recency = Recency(rooms.second_factors)
+    return account.blueprint(
+        account.Account(
+            cookies=rooms.cookies,
+            forms=forms,
+            people=rooms.people,
+            browser_sessions=rooms.browser_sessions,
+            interactions=rooms.interactions,
+            recency=recency,
+        ),
+        pages=(
+            ProfilePage(rooms.own_account, recency, rooms.recovery),
+            PasswordPage(rooms.own_account, recency),
+            SecurityPage(
+                database=rooms.database,
+                factors=rooms.second_factors,
+                passkeys=rooms.passkeys,
+                recency=recency,
+                issuer_name=urlsplit(rooms.settings.issuer).netloc,
+            ),
+            SessionsPage(rooms.feed, rooms.sessions, rooms.clients),
+            ApplicationsPage(rooms.feed, rooms.consents, rooms.clients),
+        ),
+    )
 
 
 def _know_each_path_by_one_spelling(app: Flask) -> None:

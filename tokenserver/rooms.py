@@ -14,6 +14,7 @@ from tokenserver.audit.chain import Chains
 from tokenserver.audit.checkpoint import Sealer
 from tokenserver.audit.retention import Retention
 from tokenserver.audit.trail import Trail
+from tokenserver.auth.registration import Registration
 from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
@@ -24,6 +25,7 @@ from tokenserver.identity.known_devices import KnownDevices
 from tokenserver.identity.letters import Letters
 from tokenserver.identity.login import Login
 from tokenserver.identity.notices import Notices
+from tokenserver.identity.own_account import OwnAccount
 from tokenserver.identity.passwords import Passwords
 from tokenserver.identity.people import People
 from tokenserver.identity.recovery import Recovery
@@ -83,6 +85,8 @@ class Rooms:
     people: People
     passwords: Passwords
     notices: Notices
+    own_account: OwnAccount
+    registration: Registration
     recovery: Recovery
     mail: Delivery
     rights: Rights
@@ -220,6 +224,8 @@ class Rooms:
             people=people,
             passwords=passwords,
             notices=notices,
+            own_account=OwnAccount(feed, people, passwords, login, sessions),
+            registration=Registration(settings, feed, people, rights, limits, notices),
             recovery=Recovery(
                 feed=feed,
                 people=people,

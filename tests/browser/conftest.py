@@ -92,6 +92,12 @@ def browsers(site: Site, chromium: Any) -> Iterator[Callable[..., Visitor]]:
     assert faults == []
 
 
+@pytest.fixture(scope="session")
+def client_id(site: Site) -> str:
+    """The application."""
+    return str(site.client()["client_id"])
+
+
 @pytest.fixture
 def visitor(browsers: Callable[..., Visitor]) -> Visitor:
     return browsers()

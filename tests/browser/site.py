@@ -1,9 +1,11 @@
 """A live server for walks in a browser, with a mail server and an application beside it."""
 
 import re
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
@@ -12,6 +14,9 @@ from tests.live_server import ADMIN_PASSWORD, PASSWORD, LiveServer
 from tests.smtp_server import Received, SmtpServer
 
 ADMIN = "admin@localhost"
+# RFC 7636 appendix B
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
 
 @dataclass
@@ -27,6 +32,41 @@ class Site:
         """A user with this name, an address at example.org, and the password of the tests."""
         body = {"username": username, "email": f"{username}@example.org", "password": PASSWORD} | profile
         return self.server.post("/auth/register", 201, json=body)
+
+    @staticmethod
+    def new_name() -> str:
+        return f"ann-{secrets.token_hex(3)}"
+
+    def somebody(self, **profile: str) -> str:
+        """The user name of somebody new."""
+        username = self.new_name()
+        self.register(username, **profile)
+        return username
+
+    def authorization_request(self, client_id: str, **more: str) -> str:
+        """Where the application sends its user. The user is asked every time."""
+        asked = {
+            "response_type": "code",
+            "client_id": client_id,
+            "redirect_uri": self.application.redirect_uri,
+            "scope": "openid profile email offline_access posts:create",
+            "prompt": "consent",
+            "state": "s",
+            "code_challenge": CHALLENGE,
+            "code_challenge_method": "S256",
+        }
+        return f"/oauth/authorize?{urlencode(asked | more)}"
+
+    def tokens(self, client_id: str, code: str) -> dict[str, Any]:
+        """What the application gets for a code."""
+        form = {
+            "grant_type": "authorization_code",
+            "client_id": client_id,
+            "redirect_uri": self.application.redirect_uri,
+            "code": code,
+            "code_verifier": VERIFIER,
+        }
+        return self.server.post("/oauth/token", data=form)
 
     def token(self, login: str = ADMIN, password: str = ADMIN_PASSWORD) -> str:
         """An access token, by `/auth/login`."""

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tests.browser import axe
 from tests.browser.site import Site
@@ -102,6 +102,15 @@ class Visitor:
 
     def has(self, selector: str) -> bool:
         return bool(self.page.locator(selector).count())
+
+    def focused(self) -> str:
+        """The id of what has the focus."""
+        return str(self.page.locator(":focus").get_attribute("id"))
+
+    def landed(self) -> dict[str, str]:
+        """What the application was sent, once its page is there."""
+        self.page.wait_for_selector("#application")
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.page.url).query).items()}
 
     def add_authenticator(self) -> None:
         """A passkey's home, which always says yes (WebDriver extension of WebAuthn Level 3)."""

@@ -79,7 +79,7 @@ def forms(app: Flask) -> list[str]:
 
 
 def is_signed_in(browser: FlaskClient) -> bool:
-    return "sign-out" in browser.get("/login").text
+    return "sign-out" in browser.get("/account").text
 
 
 def test_a_form_is_taken_from_this_browser_s_own_page_alone(app: Flask, api: Api):

@@ -61,7 +61,7 @@ def post(rooms: Rooms, kind: Kind = Kind.PASSWORD_CHANGED) -> None:
 def test_sent_once_and_forgotten(rooms: Rooms, server: SmtpServer):
     post(rooms)
     [row] = queued(rooms)
-    assert row.data == {}
+    assert row.data == {"language": "en"}
     rooms.mail.deliver()
     rooms.mail.deliver()
     [received] = server.received

@@ -44,8 +44,9 @@ def test_without_a_client_it_tells_who_is_signed_in_and_signs_out(browser: Brows
     assert "login-cancel" not in shown(page).ids
     assert policy_of(page)["form-action"] == "'self'"
     answer = browser.sign_in()
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login")
-    page = browser.http.get("/login")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account")
+    assert browser.http.get("/login").headers["Location"] == "/account"
+    page = browser.http.get("/account")
     assert shown(page).texts["signed-in-as"] == "ann"
     session = browser.session
     done = browser.http.post("/login/sign-out", data=shown(page).fields)
@@ -172,7 +173,7 @@ def test_nothing_in_a_request_says_where_it_leads(browser: Browser, target: str)
         rooms_of(browser.app).browser_sessions.sign_out(browser.session)
         page = browser.http.get("/login", query_string={name: target})
         answer = browser.send(page, username="ann", password=PASSWORD, **{name: target})
-        assert answer.headers["Location"] == "/login"
+        assert answer.headers["Location"] == "/account"
 
 
 def test_cancel(browser: Browser):

@@ -90,7 +90,7 @@ def test_answer_is_the_same_for_everybody(browser: Browser, server: SmtpServer):
 
 def test_a_browser_that_was_signed_in_is_out(browser: Browser, server: SmtpServer):
     browser.sign_in()
-    assert "sign-out" in browser.http.get("/login").text
+    assert "sign-out" in browser.http.get("/account").text
     done = browser.send(opened(browser, asked_signed_in(browser, server)), password=NEW)
     assert "reset-done" in shown(done).ids
     assert "login-submit" in Elements(browser.http.get("/login").text).ids

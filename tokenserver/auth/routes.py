@@ -2,14 +2,10 @@ from typing import Any, Final
 
 from flask import Blueprint
 
-from tokenserver.access.permissions import USER
-from tokenserver.access.rights import Held, Rights
+from tokenserver.auth.registration import Registration
 from tokenserver.auth.schemas import LoginSchema, RefreshSchema, TokenSchema
-from tokenserver.config import Settings
-from tokenserver.errors import Forbidden, Unauthenticated, Unavailable
+from tokenserver.errors import Forbidden, Unauthenticated
 from tokenserver.identity.login import Refusal
-from tokenserver.identity.notices import Notices
-from tokenserver.identity.people import People, Person
 from tokenserver.identity.routes import user_body
 from tokenserver.identity.schemas import RegistrationSchema, UserSchema
 from tokenserver.oauth.errors import OAuthError
@@ -20,7 +16,6 @@ from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.sessions import EndReason, Sessions
 from tokenserver.verify.flask import current_claims, requires
 from tokenserver.web.holder import current_holder
-from tokenserver.web.rate_limit import Limit, RateLimits, network_of
 from tokenserver.web.request_context import current
 from tokenserver.web.wire import gives, refuses, takes
 
@@ -32,17 +27,12 @@ SECOND_FACTOR: Final = {
 
 def blueprint(
     *,
-    settings: Settings,
     feed: Feed,
-    people: People,
-    rights: Rights,
+    registration: Registration,
     sessions: Sessions,
     pipeline: Pipeline,
-    limits: RateLimits,
-    notices: Notices,
 ) -> Blueprint:
     routes = Blueprint("auth", __name__, url_prefix="/auth")
-    registrations = Limit.of("register", settings.limit_register)
 
     @routes.post("/register")
     @takes(RegistrationSchema)
@@ -52,26 +42,7 @@ def blueprint(
     )
     def register(body: dict[str, Any]) -> dict[str, Any]:
         """Register, with the role `user`. A link to confirm the e-mail address is mailed."""
-        if settings.registration != "open":
-            raise Forbidden("Registration is closed.", code="registration_closed")
-        feed.sync()
-        counted = (registrations, network_of(current().address))
-        limits.take(counted)
-        try:
-            user = people.prepare(**body)
-        except Unavailable:
-            limits.give_back(counted)  # nothing was done
-            raise
-
-        def add(tx: Transaction, change: Change) -> Held:
-            people.add(tx, user)
-            notices.ask_to_verify(tx, user)
-            rights.assign(tx, change, user.id, USER, granted_by="registration")
-            tx.flush()
-            return rights.read(tx, user.id)
-
-        held = feed.change(add)
-        return user_body(Person.of(user), held)
+        return user_body(*registration.register(body))
 
     @routes.post("/login")
     @takes(LoginSchema)

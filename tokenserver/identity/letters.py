@@ -20,77 +20,81 @@ from tokenserver.identity.people import ACTIVE
 from tokenserver.mail.message import Letter
 from tokenserver.mail.models import Kind, QueuedMail
 from tokenserver.storage.sql import Transaction
+from tokenserver.web.language import SOURCE, marked, spoken, translated
 from tokenserver.web.request_context import current
 
 # `{link}`, `{at}`, `{username}`, `{issuer}`, `{help}`, and what stands in `QueuedMail.data`. Nothing of it is free
 # text: mail of this server must not carry anybody's words to others.
 TEXTS: Final[Mapping[Kind, tuple[str, str]]] = {
     Kind.EMAIL_VERIFICATION: (
-        "Confirm your e-mail address",
-        """The account "{username}" at {issuer} has this e-mail address.
+        marked("Confirm your e-mail address"),
+        marked("""The account "{username}" at {issuer} has this e-mail address.
 
 If the account is yours, open this page within a day and confirm it:
 
 {link}
 
 If it is not, do nothing.
-""",
+"""),
     ),
     Kind.PASSWORD_RESET: (
-        "Set a new password",
-        """A new password was asked for, for the account "{username}" at {issuer}.
+        marked("Set a new password"),
+        marked("""A new password was asked for, for the account "{username}" at {issuer}.
 
 To set one, open this page within 30 minutes. It works once.
 
 {link}
 
 If it was not you who asked, do nothing: your password stays as it is.
-""",
+"""),
     ),
     Kind.EMAIL_CHANGED: (
-        "Your e-mail address was changed",
-        """The account "{username}" at {issuer} has another e-mail address since {at}.
+        marked("Your e-mail address was changed"),
+        marked("""The account "{username}" at {issuer} has another e-mail address since {at}.
 This one gets no more mail about it.
 
 {help}
-""",
+"""),
     ),
     Kind.NEW_DEVICE: (
-        "New sign-in to your account",
-        """Somebody signed in to the account "{username}" at {issuer}, from where nobody did before:
+        marked("New sign-in to your account"),
+        marked("""Somebody signed in to the account "{username}" at {issuer}, from where nobody did before:
 
 when: {at}
 with: {device}
 from: {address}
 
 If it was you, all is well. {help}
-""",
+"""),
     ),
     Kind.PASSWORD_CHANGED: (
-        "Your password was changed",
-        """The password of the account "{username}" at {issuer} was changed at {at}.
+        marked("Your password was changed"),
+        marked("""The password of the account "{username}" at {issuer} was changed at {at}.
 
 {help}
-""",
+"""),
     ),
     Kind.SECOND_FACTOR_ADDED: (
-        "A second factor was added",
-        """Signing in to the account "{username}" at {issuer} takes {factor} too, since {at}.
+        marked("A second factor was added"),
+        marked("""Signing in to the account "{username}" at {issuer} takes {factor} too, since {at}.
 
 {help}
-""",
+"""),
     ),
     Kind.SECOND_FACTOR_REMOVED: (
-        "A second factor was removed",
-        """Signing in to the account "{username}" at {issuer} no longer takes {factor}, since {at}.
+        marked("A second factor was removed"),
+        marked("""Signing in to the account "{username}" at {issuer} no longer takes {factor}, since {at}.
 
 {help}
-""",
+"""),
     ),
 }
-HELP: Final = "If it was not you, set a new password at {issuer}/forgot-password and tell who runs this service."
+HELP: Final = marked(
+    "If it was not you, set a new password at {issuer}/forgot-password and tell who runs this service."
+)
+UNKNOWN: Final = marked("unknown")
 # Whoever had the account's address changed has it now; the old one can't be used to get it back.
-LOST: Final = "If it was not you, tell who runs this service at once."
+LOST: Final = marked("If it was not you, tell who runs this service at once.")
 
 
 class Letters:
@@ -112,15 +116,17 @@ class Letters:
             link = self._links[kind](tx, user, mail)
             if link is None:
                 return None
-        subject, text = TEXTS[kind]
+        # What the account says of its user, before what the request asked for that the letter comes of.
+        language = spoken((user.claims or {}).get("locale")) or spoken(mail.data.get("language")) or SOURCE
+        subject, text = (translated(each, language) for each in TEXTS[kind])
         words: dict[str, Any] = {
             "link": link,
             "at": f"{mail.created_at:%Y-%m-%d %H:%M} UTC",
             "username": user.username,
             "issuer": self._issuer,
-            "help": (LOST if kind is Kind.EMAIL_CHANGED else HELP).format(issuer=self._issuer),
+            "help": translated(LOST if kind is Kind.EMAIL_CHANGED else HELP, language).format(issuer=self._issuer),
         }
-        known = {name: value or "unknown" for name, value in mail.data.items()}
+        known = {name: translated(value or UNKNOWN, language) for name, value in mail.data.items()}
         # What somebody typed found the account; the address is the account's own.
         recipient = mail.recipient if mail.user_id else user.email
         return Letter(recipient, subject, text.format(**words | known), link)

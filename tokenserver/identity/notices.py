@@ -7,6 +7,7 @@ from tokenserver.identity.models import User
 from tokenserver.mail.models import Kind
 from tokenserver.mail.postbox import Postbox
 from tokenserver.storage.sql import Transaction
+from tokenserver.web.language import marked, translated
 
 # Every header that a browser sends can be made up, and the mail is ours: so a word of this list, or none.
 PROGRAMS = ("Firefox", "Edg", "OPR", "Chrome", "Safari", "curl", "python")
@@ -43,9 +44,13 @@ class Notices:
 
 
 def device_of(user_agent: str | None) -> str:
-    """ "Firefox on Linux", as far as it can be told."""
+    """ "Firefox on Linux", as far as it can be told; in the language of the request."""
     given = user_agent or ""
     program = next((each for each in PROGRAMS if each in given), None)
     system = next((each for each in SYSTEMS if each in given), None)
-    known = [SHOWN.get(each, each) for each in (program, system) if each]
-    return " on ".join(known) if program else f"a program on {known[0]}" if known else "an unknown program"
+    words = {"program": SHOWN.get(program or "", program), "system": SHOWN.get(system or "", system)}
+    if program:
+        pattern = marked("{program} on {system}") if system else "{program}"
+    else:
+        pattern = marked("a program on {system}") if system else marked("an unknown program")
+    return translated(pattern).format(**words)

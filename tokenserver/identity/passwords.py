@@ -18,6 +18,7 @@ from tokenserver.identity.hash_places import HashPlaces
 from tokenserver.identity.hash_threads import HashThreads
 from tokenserver.identity.names import folded
 from tokenserver.signals import metrics, traces
+from tokenserver.web.language import marked
 
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 128
@@ -79,7 +80,7 @@ class Passwords:
         """
         flaw = weakness(password, *names)
         if flaw is None and self._is_breached(normalized(password)):
-            flaw = "This password is known from a data breach. Use another one."
+            flaw = marked("This password is known from a data breach. Use another one.")
         return [FieldError("password", flaw)] if flaw else []
 
     def needs_rehash(self, stored: str) -> bool:
@@ -125,16 +126,16 @@ def weakness(password: str, *names: str) -> str | None:
     """
     length = len(normalized(password))
     if length < MIN_LENGTH:
-        return f"Use at least {MIN_LENGTH} characters."
+        return marked("Use at least 8 characters.")
     if length > MAX_LENGTH:
-        return f"Use at most {MAX_LENGTH} characters."
+        return marked("Use at most 128 characters.")
     if is_common(password):
-        return "This is one of the most common passwords. Use another one."
+        return marked("This is one of the most common passwords. Use another one.")
     plain = folded(password)
     if any(word in plain for word in _words(names)):
-        return "Don't use your name or e-mail address in the password."
+        return marked("Don't use your name or e-mail address in the password.")
     if SERVICE in plain and len(plain) <= len(SERVICE) + BESIDE_SERVICE:
-        return "Don't use little more than the name of this service."
+        return marked("Don't use little more than the name of this service.")
     return None
 
 

@@ -243,9 +243,9 @@ class People:
             tx.flush()
         except IntegrityError as error:
             # Somebody else took the name between the look and the write; the unique index decides.
-            taken = "email" if "email_key" in str(error.orig) else "username"
-            what = "e-mail address" if taken == "email" else "user name"
-            raise Conflict(f"This {what} is taken.", code=f"{taken}_taken") from None
+            if "email_key" in str(error.orig):
+                raise Conflict("This e-mail address is taken.", code="email_taken") from None
+            raise Conflict("This user name is taken.", code="username_taken") from None
 
 
 def _kept(claims: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,18 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
 from flask import Blueprint
 
-from tokenserver.errors import Forbidden, Invalid, NotFound
-from tokenserver.identity import claim_values
-from tokenserver.identity.login import Login, Proof, Refusal
-from tokenserver.identity.models import User
-from tokenserver.identity.names import folded
-from tokenserver.identity.passwords import Passwords
-from tokenserver.identity.people import People, Person, name_faults
+from tokenserver.errors import NotFound
+from tokenserver.identity.own_account import OwnAccount
+from tokenserver.identity.people import People, Person
 from tokenserver.identity.schemas import ProfileSchema, SessionPageSchema, UserSchema
 from tokenserver.identity.second_factors.factors import SecondFactors
 from tokenserver.identity.second_factors.reauthentication import demand_second
@@ -38,14 +35,7 @@ class Held(Protocol):
 
 
 def blueprint(
-    *,
-    feed: Feed,
-    people: People,
-    passwords: Passwords,
-    login: Login,
-    factors: SecondFactors,
-    sessions: Sessions,
-    pages: Pages,
+    *, feed: Feed, people: People, accounts: OwnAccount, factors: SecondFactors, sessions: Sessions, pages: Pages
 ) -> Blueprint:
     routes = Blueprint("users_me", __name__, url_prefix="/users/me")
 
@@ -74,34 +64,9 @@ def blueprint(
     def put_me(body: dict[str, Any]) -> dict[str, Any]:
         """Change one's own account; names and the password with the password, and the second factor if there is
         one: by `otp`, or by a token from a sign-in of less than five minutes ago with it."""
-        person = _person(people)
-        new_password = body.pop("password", None)
-        current_password, otp = body.pop("current_password", None), body.pop("otp", None)
-        changes = {key: value for key, value in body.items() if _differs(person, key, value)}
-        _check(passwords, person, changes, new_password)
-        proof = None
-        if new_password is not None or changes.keys() & {"username", "email"}:
-            # OWASP ASVS 6.2.3 and 7.5.1: who holds the token must also know the password
-            if current_password is None:
-                raise Forbidden("Send current_password too.", code="reauthentication_required")
-            proof = _prove(login, person, current_password)
-            demand_second(factors, proof, otp)
-        if new_password is not None:
-            changes["password_hash"] = passwords.hash(new_password)
-        if not changes:
-            return user_body(person, current_holder())
-
-        def update(tx: Transaction, change: Change) -> User:
-            if proof is not None and not proof.holds(tx):
-                raise Forbidden("The current password is wrong.", code="invalid_credentials")
-            user = people.update(tx, change, person.id, changes)
-            if new_password is not None:
-                session_id = current_holder().session_id
-                reason = EndReason.PASSWORD_CHANGED
-                sessions.end(tx, change, user_id=person.id, keep=session_id, reason=reason)
-            return user
-
-        return user_body(Person.of(feed.change(update)), current_holder())
+        session_id = current_holder().session_id
+        changed = accounts.change(_person(people), session_id, body, partial(demand_second, factors))
+        return user_body(changed, current_holder())
 
     @routes.get("/sessions")
     @requires()
@@ -139,28 +104,6 @@ def _person(people: People) -> Person:
     if person is None:
         raise NotFound("There is no such user.", code="user_not_found")
     return person
-
-
-def _prove(login: Login, person: Person, password: str) -> Proof:
-    proof = login.authenticate(person.username, password, session_id=current_holder().session_id)
-    if isinstance(proof, Refusal):
-        raise Forbidden("The current password is wrong.", code="invalid_credentials")
-    return proof
-
-
-def _differs(person: Person, key: str, value: Any) -> bool:
-    known = person.claims.get(key) if key in claim_values.KEPT else getattr(person, key)
-    return (folded(value or "") if key == "username" else value) != known
-
-
-def _check(passwords: Passwords, person: Person, changes: dict[str, Any], new_password: str | None) -> None:
-    errors = name_faults(changes.get("username"), changes.get("email"))
-    errors += claim_values.faults({name: changes[name] for name in changes if name in claim_values.KEPT})
-    if new_password is not None:
-        names = (changes.get("username", person.username), changes.get("email", person.email))
-        errors += passwords.faults(new_password, *names)
-    if errors:
-        raise Invalid(errors)
 
 
 def user_body(person: Person, held: Held) -> dict[str, Any]:

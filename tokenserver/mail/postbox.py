@@ -7,6 +7,7 @@ from uuid import UUID
 from tokenserver.config import Settings
 from tokenserver.mail.models import Kind, QueuedMail
 from tokenserver.storage.sql import Transaction, new_id, utc_now
+from tokenserver.web.language import current_language
 
 
 class Postbox:
@@ -18,7 +19,8 @@ class Postbox:
     def post(
         self, tx: Transaction, kind: Kind, recipient: str, *, user_id: UUID | None = None, **data: str | None
     ) -> None:
-        """`data`: what the letter needs to know; never a password, a secret, a token or a code."""
+        """`data`: what the letter needs to know; never a password, a secret, a token or a code. Beside it the
+        language of the request that it comes of."""
         if self.is_open:
             now = utc_now()
             tx.add(
@@ -27,7 +29,7 @@ class Postbox:
                     kind=kind.value,
                     user_id=user_id,
                     recipient=recipient,
-                    data=data,
+                    data=data | {"language": current_language()},
                     attempts=0,
                     due_at=now,
                     created_at=now,

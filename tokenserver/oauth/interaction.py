@@ -30,8 +30,8 @@ LOCAL_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
 @dataclass(frozen=True, slots=True)
 class Interaction:
     """`began_at` in ms since 1970. `resume`: the path of this server to go on at. `data`: JSON of who began it; the
-    pages read `login_hint`, `redirect_uri`, `scope`, `claims` and `step_up` there (the session that lacks nothing
-    but a second factor), and write `consent` and `consent_user`.
+    pages read `login_hint`, `ui_locales`, `redirect_uri`, `scope`, `claims` and `step_up` there (the session that
+    lacks nothing but a second factor), and write `consent` and `consent_user`.
     """
 
     id: str

@@ -28,7 +28,7 @@ class LogoutRequest:
 
 
 def read(parameters: Mapping[str, str], clients: Clients, keys: KeySource, issuer: str) -> LogoutRequest:
-    """`logout_hint` and `ui_locales` are for servers that can do more with them."""
+    """`logout_hint` is for servers that can do more with it; `ui_locales` is read by `web.language`."""
     hint, client_id = None, parameters.get("client_id")
     if "id_token_hint" in parameters:
         hint = id_token_hint.read(parameters["id_token_hint"], keys, issuer)

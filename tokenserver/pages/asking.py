@@ -36,16 +36,16 @@ def asking(clients: Clients, interaction: Interaction | None) -> Asking | None:
 
 def _shown(client: Client, redirect_uri: object) -> Asking:
     metadata = client.metadata
-    logo = _link(metadata.logo_uri)
+    logo = shown_link(metadata.logo_uri)
     origin = WEB_LINK.fullmatch(logo) if logo else None
     target = redirect_uri if isinstance(redirect_uri, str) else ""
     scheme = SCHEME.match(target)
     return Asking(
         name=client.client_name or client.client_id,
         logo=logo,
-        home=_link(metadata.client_uri),
-        policy=_link(metadata.policy_uri),
-        terms=_link(metadata.tos_uri),
+        home=shown_link(metadata.client_uri),
+        policy=shown_link(metadata.policy_uri),
+        terms=shown_link(metadata.tos_uri),
         destination=(urlsplit(target).hostname if WEB_LINK.fullmatch(target) else None),
         # Chromium asks the policy about every redirect that follows a form, on past the client: one that hands its
         # user on to another host, as a broker does, would be stuck. So it is the scheme, not the origin.
@@ -54,7 +54,7 @@ def _shown(client: Client, redirect_uri: object) -> Asking:
     )
 
 
-def _link(uri: str | None) -> str | None:
+def shown_link(uri: str | None) -> str | None:
     return uri if uri and WEB_LINK.fullmatch(uri) else None
 
 

@@ -23,16 +23,39 @@ from tokenserver.pages.login import pending
 from tokenserver.pages.rendering import go_on
 from tokenserver.pages.rendering import render as render_page
 from tokenserver.web.cookies import Cookies
+from tokenserver.web.language import marked, translated
 
 ANSWERS: Final = {"allow": "allowed", "deny": "denied"}
 # OIDC Core sections 5.4 and 11.
 STANDARD: Final = {
-    "openid": "Know that you are the same person when you come back",
-    "profile": "See your profile: your name, picture, birthdate and the like",
-    "email": "See your e-mail address",
-    "address": "See your postal address",
-    "phone": "See your phone number",
-    "offline_access": "Keep this access while you are away, until you take it back",
+    "openid": marked("Know that you are the same person when you come back"),
+    "profile": marked("See your profile: your name, picture, birthdate and the like"),
+    "email": marked("See your e-mail address"),
+    "address": marked("See your postal address"),
+    "phone": marked("See your phone number"),
+    "offline_access": marked("Keep this access while you are away, until you take it back"),
+}
+# OIDC Core section 5.1.
+CLAIMS: Final = {
+    "address": marked("postal address"),
+    "birthdate": marked("birthdate"),
+    "email": marked("e-mail address"),
+    "email_verified": marked("whether the e-mail address is confirmed"),
+    "family_name": marked("family name"),
+    "gender": marked("gender"),
+    "given_name": marked("given name"),
+    "locale": marked("language"),
+    "middle_name": marked("middle name"),
+    "name": marked("name"),
+    "nickname": marked("nickname"),
+    "phone_number": marked("phone number"),
+    "phone_number_verified": marked("whether the phone number is confirmed"),
+    "picture": marked("picture"),
+    "preferred_username": marked("user name"),
+    "profile": marked("profile page"),
+    "updated_at": marked("when the profile was last changed"),
+    "website": marked("website"),
+    "zoneinfo": marked("time zone"),
 }
 
 
@@ -101,8 +124,8 @@ def render(interaction: Interaction, asks: Asking, person: Person, csrf: str) ->
 
 def in_words(scope: Iterable[str]) -> list[str]:
     ordered = scopes.to_text(scope).split()
-    return [STANDARD.get(each) or PERMISSIONS.get(each) or each for each in ordered]
+    return [translated(STANDARD.get(each) or PERMISSIONS.get(each) or each) for each in ordered]
 
 
 def named(claims: Iterable[str]) -> list[str]:
-    return [name.replace("_", " ") for name in sorted(claims)]
+    return [translated(CLAIMS.get(name) or name.replace("_", " ")) for name in sorted(claims)]

@@ -15,12 +15,14 @@ from tokenserver.oauth.device import Devices, Waiting
 from tokenserver.oauth.interaction import Interactions
 from tokenserver.pages.consent import in_words
 from tokenserver.pages.forms import Forms
+from tokenserver.pages.refused import Shown
 from tokenserver.pages.rendering import go_on, render
 from tokenserver.web.cookies import Cookies
+from tokenserver.web.language import marked, translated
 from tokenserver.web.request_context import current
 
 MAX_CODE: Final = 32  # with whatever people put between the letters
-UNKNOWN: Final = "device_not_found"
+UNKNOWN: Final = marked("No device waits with this code. Compare it with the one that the device shows.")
 # Nothing else is an answer: a text is never read as a yes or a no.
 ANSWERS: Final = frozenset({"allow", "deny"})
 
@@ -44,7 +46,7 @@ def blueprint(
             400 if is_wrong else 200,
             forms=("'self'",),
             user_code=user_code,
-            code=UNKNOWN if is_wrong else None,
+            refusal=Shown(400, "device_not_found", translated(UNKNOWN), {}) if is_wrong else None,
             csrf=forms.csrf(browser),
         )
         return forms.keep_browser(page, browser)

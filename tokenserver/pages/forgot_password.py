@@ -6,6 +6,7 @@ from tokenserver.errors import Invalid
 from tokenserver.identity.recovery import Recovery
 from tokenserver.mail.models import Kind
 from tokenserver.pages.forms import Forms
+from tokenserver.pages.refused import Shown, shown
 from tokenserver.pages.rendering import render
 
 MAX_EMAIL = 254
@@ -14,14 +15,14 @@ MAX_EMAIL = 254
 def blueprint(*, forms: Forms, recovery: Recovery) -> Blueprint:
     routes = Blueprint("forgot_password", __name__)
 
-    def ask(browser: str, email: str = "", *, is_wrong: bool = False) -> Response:
+    def ask(browser: str, email: str = "", refusal: Shown | None = None) -> Response:
         page = render(
             "forgot_password.html",
-            422 if is_wrong else 200,
+            refusal.status if refusal else 200,
             forms=("'self'",),
             is_open=recovery.is_open,
             email=email,
-            code="validation_failed" if is_wrong else None,
+            refusal=refusal,
             csrf=forms.csrf(browser),
         )
         return forms.keep_browser(page, browser)
@@ -36,8 +37,8 @@ def blueprint(*, forms: Forms, recovery: Recovery) -> Blueprint:
         email = fields.get("email", "")[:MAX_EMAIL]
         try:
             recovery.ask(Kind.PASSWORD_RESET, email)
-        except Invalid:
-            return ask(browser, email, is_wrong=True)
+        except Invalid as error:
+            return ask(browser, email, shown(error))
         # The same for every address.
         return render("forgot_password_done.html")
 

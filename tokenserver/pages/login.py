@@ -10,9 +10,10 @@ from tokenserver.oauth.browser_session import BrowserSessions, SignedIn
 from tokenserver.oauth.interaction import Interaction, Interactions
 from tokenserver.pages import signed_out
 from tokenserver.pages.forms import Forms
-from tokenserver.pages.rendering import go_on, render
+from tokenserver.pages.rendering import go_on
 from tokenserver.pages.sign_in import SignInForms
 from tokenserver.web.cookies import Cookies
+from tokenserver.web.language import prefer
 
 MAX_HINT: Final = 254
 
@@ -37,10 +38,7 @@ def blueprint(
         person = people.find(signed_in.user_id) if signed_in else None
         if signed_in and person and "as" not in query:
             if interaction is None:
-                response = render(
-                    "signed_in.html", forms=("'self'",), username=person.username, csrf=forms.csrf(browser)
-                )
-                return forms.keep_browser(response, browser)
+                return forms.keep_browser(go_on("/account"), browser)
             if _lacks_second_factor(interaction, signed_in) and (user := people.find_by_login(person.username)):
                 return sign_in_forms.second_step(browser, interaction, user, within=signed_in)
         return sign_in_forms.first_step(
@@ -79,6 +77,7 @@ def pending(interactions: Interactions, interaction_id: str, browser: str) -> In
             "This sign-in is over, or it began in another browser. Go back to the application and start again.",
             code="interaction_not_found",
         )
+    prefer(interaction.data.get("ui_locales"))
     return interaction
 
 

@@ -2,14 +2,20 @@
 at over shoulders.
 """
 
+from typing import Final
+
 from flask import Response
 
 from tokenserver.identity.links import LIFETIME, Purpose
 from tokenserver.identity.models import User
 from tokenserver.identity.recovery import Recovery
 from tokenserver.pages.forms import Forms
+from tokenserver.pages.refused import Shown
 from tokenserver.pages.rendering import go_on, render
 from tokenserver.web.cookies import Cookies
+from tokenserver.web.language import marked, translated
+
+DEAD: Final = marked("It is wrong, was used, or has expired. A newer one takes the place of those before it.")
 
 
 class MailedLink:
@@ -44,4 +50,6 @@ class MailedLink:
 
 def dead(again: str | None) -> Response:
     """`again`: the path of the page that mails a new one."""
-    return render("mailed_link_dead.html", 404, code="link_not_found", again=again)
+    return render(
+        "mailed_link_dead.html", 404, refusal=Shown(404, "link_not_found", translated(DEAD), {}), again=again
+    )

@@ -3,10 +3,14 @@
 import segno
 from markupsafe import Markup
 
+from tokenserver.web.language import marked, translated
+
+TITLE = marked("QR code for your authenticator app")
+
 
 def drawn(text: str) -> Markup:
     """Dark on light in either colour scheme, with the quiet zone that scanners need (ISO/IEC 18004)."""
     code = segno.make_qr(text, error="m")
-    return Markup(  # noqa: S704 - numbers and paths alone, nothing of the text
-        code.svg_inline(scale=5, border=4, dark="#000", light="#fff", title="QR code for your authenticator app")
+    return Markup(  # noqa: S704 - numbers, paths and our own title, nothing of the text
+        code.svg_inline(scale=5, border=4, dark="#000", light="#fff", title=translated(TITLE))
     )

@@ -2,12 +2,15 @@
 
 import secrets
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from flask import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from tokenserver.pages import assets
+from tokenserver.web import language
 from tokenserver.web.request_context import current
 
 TEMPLATES: Final = Environment(
@@ -16,8 +19,19 @@ TEMPLATES: Final = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    extensions=("jinja2.ext.i18n",),
 )
-TEMPLATES.globals["asset"] = assets.address
+TEMPLATES.policies["ext.i18n.trimmed"] = True
+TEMPLATES.install_gettext_callables(language.translated, language.plural, newstyle=True)  # type: ignore[attr-defined]
+TEMPLATES.globals |= {"asset": assets.address, "refusal": None}
+
+
+def _time(moment: datetime, text: str) -> Markup:
+    return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%MZ}", text)
+
+
+TEMPLATES.filters["day"] = lambda moment: _time(moment, language.day(moment))
+TEMPLATES.filters["minute"] = lambda moment: _time(moment, language.minute(moment))
 
 
 def render(
@@ -36,8 +50,13 @@ def render(
     origins of pages that are embedded. `connects`: what scripts may ask. `has_script`: the template has an inline
     script, with the attribute `nonce="{{ nonce }}"`. `has_assets`: it has one of ours, by its address."""
     nonce = secrets.token_urlsafe(16) if has_script else ""
-    text = TEMPLATES.get_template(template).render(nonce=nonce, request_id=current().request_id, **values)
+    # The console is for operators, and English.
+    spoken = language.SOURCE if template.startswith("admin") else language.current_language()
+    known = {"nonce": nonce, "request_id": current().request_id, "language": spoken}
+    text = TEMPLATES.get_template(template).render(known | values)
     response = Response(text, status, mimetype="text/html")
+    response.headers["Content-Language"] = spoken
+    response.vary.add("Accept-Language")
     sources = {
         "default-src": ("'none'",),
         "style-src": ("'self'",),

@@ -7,6 +7,7 @@ from tokenserver.identity.links import Purpose
 from tokenserver.identity.recovery import Recovery
 from tokenserver.pages.forms import Forms
 from tokenserver.pages.mailed_link import MailedLink, dead
+from tokenserver.pages.refused import Shown, shown
 from tokenserver.pages.rendering import render
 from tokenserver.web.cookies import Cookies
 
@@ -15,14 +16,13 @@ def blueprint(*, cookies: Cookies, forms: Forms, recovery: Recovery) -> Blueprin
     routes = Blueprint("reset_password", __name__)
     link = MailedLink(cookies, forms, recovery, Purpose.PASSWORD, "/reset-password")
 
-    def ask(browser: str, username: str, refusal: Invalid | None = None) -> Response:
+    def ask(browser: str, username: str, refusal: Shown | None = None) -> Response:
         page = render(
             "reset_password.html",
-            422 if refusal else 200,
+            refusal.status if refusal else 200,
             forms=("'self'",),
             username=username,
-            code=refusal.code if refusal else None,
-            sentence=refusal.errors[0].message if refusal else None,
+            refusal=refusal,
             csrf=forms.csrf(browser),
         )
         return forms.keep_browser(page, browser)
@@ -40,9 +40,9 @@ def blueprint(*, cookies: Cookies, forms: Forms, recovery: Recovery) -> Blueprin
             recovery.set_password(link.token(), fields.get("password", ""))
         except NotFound:
             return dead("/forgot-password")
-        except Invalid as refusal:
+        except Invalid as error:
             user = link.user()
-            return ask(browser, user.username, refusal) if user else dead("/forgot-password")
+            return ask(browser, user.username, shown(error)) if user else dead("/forgot-password")
         return link.forgotten(render("reset_password_done.html"))
 
     return routes

@@ -1,11 +1,9 @@
-"""What becomes of the forms of `/account/security`. Each needs a sign-in of a few minutes ago, with all
+"""`/account/security`: one's own second factors. Each of its forms needs a sign-in of a few minutes ago, with all
 that its user has (OWASP ASVS 7.5.1)."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 from uuid import UUID
 
 from flask import Response
@@ -13,49 +11,42 @@ from werkzeug.exceptions import BadRequest
 
 from tokenserver.errors import Forbidden
 from tokenserver.identity.login import Refusal
-from tokenserver.identity.people import Person
 from tokenserver.identity.second_factors import totp
 from tokenserver.identity.second_factors.factors import Held, SecondFactors
 from tokenserver.identity.second_factors.passkeys import MAX_PASSKEYS, Passkeys
-from tokenserver.identity.second_factors.reauthentication import RECENT_SECONDS
-from tokenserver.oauth.browser_session import SignedIn
+from tokenserver.pages.asked import Action, Asked, Fields, Recency, page
 from tokenserver.pages.qr_code import drawn
-from tokenserver.pages.rendering import render
-from tokenserver.storage.sql import Database, utc_now
-from tokenserver.tokens.access_token import TWO_FACTORS, acr_of
+from tokenserver.pages.refused import Shown
+from tokenserver.storage.sql import Database
 from tokenserver.verify.json_object import json_object
+from tokenserver.web.language import marked, translated
 
 MAX_NAME: Final = 64
 SENTENCES: Final = {
-    Refusal.INVALID_OTP: (403, "The code is wrong. Wait for the next one and try again."),
-    Refusal.INVALID_PASSKEY: (403, "The passkey was not accepted."),
+    Refusal.INVALID_OTP: (403, marked("The code is wrong. Wait for the next one and try again.")),
+    Refusal.INVALID_PASSKEY: (403, marked("The passkey was not accepted.")),
 }
-Fields = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who sent the form, in which browser. `csrf`: for the next one."""
+class SecurityPage:
+    path = "/account/security"
+    needs_recent_sign_in = True
 
-    person: Person
-    signed_in: SignedIn
-    browser: str
-    csrf: str
-
-    @property
-    def place(self) -> str:
-        return f"browser {self.browser} {self.signed_in.session_id}"
-
-
-class SecurityForms:
-    """`actions`: by the field of that name; each answers a page, or None for the overview."""
-
-    def __init__(self, *, database: Database, factors: SecondFactors, passkeys: Passkeys, issuer_name: str) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        factors: SecondFactors,
+        passkeys: Passkeys,
+        recency: Recency,
+        issuer_name: str,
+    ) -> None:
+        self._recency = recency
         self._database = database
         self._factors = factors
         self._passkeys = passkeys
         self._issuer_name = issuer_name
-        self.actions: Mapping[str, Callable[[Asked, Fields], Response | None]] = {
+        self.actions: Mapping[str, Action] = {
             "sign-in-again": lambda _asked, _fields: None,
             "begin-app": self._begin_app,
             "confirm-app": self._confirm_app,
@@ -65,36 +56,19 @@ class SecurityForms:
             "remove-passkey": self._remove_passkey,
         }
 
-    def is_recent(self, asked: Asked) -> bool:
-        """Else nothing is changed: first they sign in again."""
-        return self._is_lately(asked) and self.lacks_second_factor(asked) is None
-
-    def lacks_second_factor(self, asked: Asked) -> str | None:
-        """The session of who signed in lately, but by the password alone."""
-        if not self._is_lately(asked) or acr_of(asked.signed_in.amr) == TWO_FACTORS:
-            return None
-        return str(asked.signed_in.session_id) if self._factors.has_any(asked.person.id) else None
-
-    @staticmethod
-    def _is_lately(asked: Asked) -> bool:
-        return utc_now() - asked.signed_in.authenticated_at < timedelta(seconds=RECENT_SECONDS)
-
     # Pages
 
-    def overview(self, asked: Asked, refusal: Refusal | None = None) -> Response:
-        status, sentence = SENTENCES[refusal] if refusal else (200, None)
-        held, may_change = self._factors.held(asked.person.id), self.is_recent(asked)
+    def show(self, asked: Asked, refusal: Refusal | None = None) -> Response:
+        held, may_change = self._factors.held(asked.person.id), self._recency.is_recent(asked)
         options = self._creation_options(asked, held) if may_change else None
-        return _page(
+        return page(
             "account_security.html",
             asked,
-            status,
+            _shown(refusal),
             has_assets=options is not None,
             held=held,
             may_change=may_change,
             options=options,
-            code=refusal,
-            sentence=sentence,
         )
 
     def _creation_options(self, asked: Asked, held: Held) -> str | None:
@@ -103,23 +77,20 @@ class SecurityForms:
         return json.dumps(self._passkeys.creation_options(asked.person, asked.place))
 
     def _enrolment(self, asked: Asked, secret: bytes, refusal: Refusal | None = None) -> Response:
-        status, sentence = SENTENCES[refusal] if refusal else (200, None)
         uri = totp.uri(secret, account=asked.person.email, issuer=self._issuer_name)
         spelled = totp.spelled(secret)
-        return _page(
+        return page(
             "account_app.html",
             asked,
-            status,
+            _shown(refusal),
             uri=uri,
             qr_code=drawn(uri),
             secret=" ".join(spelled[i : i + 4] for i in range(0, len(spelled), 4)),
-            code=refusal,
-            sentence=sentence,
         )
 
     @staticmethod
     def _codes(asked: Asked, codes: list[str]) -> Response | None:
-        return _page("account_codes.html", asked, codes=codes) if codes else None
+        return page("account_codes.html", asked, codes=codes) if codes else None
 
     # Actions
 
@@ -150,7 +121,7 @@ class SecurityForms:
             credential = json_object(fields.get("credential", "").encode())
             added = self._passkeys.register(asked.person.id, name, credential, asked.place)
         except (Forbidden, ValueError):
-            return self.overview(asked, Refusal.INVALID_PASSKEY)
+            return self.show(asked, Refusal.INVALID_PASSKEY)
         return self._codes(asked, added.recovery_codes)
 
     def _remove_passkey(self, asked: Asked, fields: Fields) -> None:
@@ -161,13 +132,8 @@ class SecurityForms:
         self._passkeys.remove(asked.person.id, passkey_id)
 
 
-def _page(template: str, asked: Asked, status: int = 200, *, has_assets: bool = False, **values: Any) -> Response:
-    return render(
-        template,
-        status,
-        forms=("'self'",),
-        has_assets=has_assets,
-        username=asked.person.username,
-        csrf=asked.csrf,
-        **values,
-    )
+def _shown(refusal: Refusal | None) -> Shown | None:
+    if refusal is None:
+        return None
+    status, sentence = SENTENCES[refusal]
+    return Shown(status, refusal.value, translated(sentence), {})

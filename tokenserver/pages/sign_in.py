@@ -17,30 +17,32 @@ from tokenserver.oauth.interaction import Interaction
 from tokenserver.oauth.session_state import browser_state
 from tokenserver.pages.asking import asking
 from tokenserver.pages.forms import Forms
+from tokenserver.pages.refused import Shown
 from tokenserver.pages.rendering import go_on, render
 from tokenserver.pages.second_step import SecondSteps
 from tokenserver.verify.json_object import json_object
 from tokenserver.web.cookies import Cookies
+from tokenserver.web.language import marked, translated
 
 # One sentence for an unknown user and for a wrong password; what else there is to tell, after the right one.
 SENTENCES: Final = {
-    "missing_credentials": (400, "Enter your user name and your password."),
-    "sign_in_expired": (400, "This sign-in took too long. Begin again."),
-    Refusal.INVALID_CREDENTIALS: (401, "The user name or the password is wrong."),
-    Refusal.ACCOUNT_DISABLED: (403, "This account is disabled."),
-    Refusal.SECOND_FACTOR_REQUIRED: (400, "Enter the code."),
+    "missing_credentials": (400, marked("Enter your user name and your password.")),
+    "sign_in_expired": (400, marked("This sign-in took too long. Begin again.")),
+    Refusal.INVALID_CREDENTIALS: (401, marked("The user name or the password is wrong.")),
+    Refusal.ACCOUNT_DISABLED: (403, marked("This account is disabled.")),
+    Refusal.SECOND_FACTOR_REQUIRED: (400, marked("Enter the code.")),
     Throttled.code: (
         429,
-        "Too many sign-ins of this account failed. Wait, or enter the code of your second factor too.",
+        marked("Too many sign-ins of this account failed. Wait, or enter the code of your second factor too."),
     ),
-    Refusal.INVALID_OTP: (401, "The code is wrong, or it was used already."),
-    Refusal.INVALID_PASSKEY: (401, "The passkey was not accepted."),
+    Refusal.INVALID_OTP: (401, marked("The code is wrong, or it was used already.")),
+    Refusal.INVALID_PASSKEY: (401, marked("The passkey was not accepted.")),
 }
 
 
 class SignInForms:
     """`browser`: the cookie of the browser that sent the form. `interaction`: on whose behalf, or None.
-    `sends_mail`: whether a forgotten password can be replaced."""
+    `sends_mail`: whether a forgotten password can be replaced. `may_register`: whether anybody may."""
 
     def __init__(
         self,
@@ -55,8 +57,10 @@ class SignInForms:
         steps: SecondSteps,
         browser_sessions: BrowserSessions,
         sends_mail: bool,
+        may_register: bool,
     ) -> None:
         self._sends_mail = sends_mail
+        self._may_register = may_register
         self._cookies = cookies
         self._forms = forms
         self._clients = clients
@@ -81,6 +85,7 @@ class SignInForms:
             options=options,
             username=username,
             sends_mail=self._sends_mail,
+            may_register=self._may_register,
         )
 
     def second_step(
@@ -116,19 +121,18 @@ class SignInForms:
         **values: Any,
     ) -> Response:
         """`options`: for a passkey, where one may answer."""
-        status, sentence = SENTENCES[refusal] if refusal else (200, None)
+        shown = refusal_of(refusal)
         asks = asking(self._clients, interaction)
         response = render(
             template,
-            status,
+            shown.status if shown else 200,
             forms=asks.forms if asks else ("'self'",),
             images=asks.images if asks else (),
             has_assets=options is not None,
             options=json.dumps(options) if options else None,
             asks=asks,
             interaction=interaction,
-            code=refusal,
-            sentence=sentence,
+            refusal=shown,
             csrf=self._forms.csrf(browser),
             **values,
         )
@@ -180,11 +184,18 @@ class SignInForms:
             cookie, signed_in = self._browser_sessions.sign_in(proof, self._cookies.session())
         except Unauthenticated:  # changed between the look and the write
             return self.first_step(browser, interaction, proof.user.username, Refusal.INVALID_CREDENTIALS)
-        response = go_on(interaction.resume if interaction else "/login")
+        response = go_on(interaction.resume if interaction else "/account")
         self._cookies.keep_session(response, cookie)
         self._cookies.keep_device(response, self._known_devices.remember(proof.user, self._cookies.device()))
         self._cookies.keep_browser_state(response, browser_state(signed_in.session_id))
         return response
+
+
+def refusal_of(code: str | None) -> Shown | None:
+    if code is None:
+        return None
+    status, sentence = SENTENCES[code]
+    return Shown(status, code, translated(sentence), {})
 
 
 def _read(credential: str) -> object:

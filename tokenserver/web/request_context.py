@@ -30,7 +30,8 @@ class RequestContext:
     `demanded`: the permissions that the request was found to need. `allowed`: those that were granted and `events`:
     what happened, that are not yet in the log. `failure`: what the request is refused for. `assertion`: digest of
     the one that its client authenticated by, once that is used up. `quotas`: of the limits that it met
-    (`web.rate_limit`), by their names. `holder`: who holds its token (`web.holder`).
+    (`web.rate_limit`), by their names. `holder`: who holds its token (`web.holder`). `language`: that of the page
+    or mail that it leads to, once it was asked for (`web.language`).
     """
 
     request_id: str | None = None
@@ -50,6 +51,7 @@ class RequestContext:
     failure: object = None
     holder: object = None
     span: RequestSpan | None = None
+    language: str | None = None
     started_at: float = field(default_factory=time.perf_counter)
 
 

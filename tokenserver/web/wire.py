@@ -148,7 +148,7 @@ def body_bytes() -> bytes:
 
 
 def read_body(schema: Schema) -> dict[str, Any]:
-    return _loaded(schema, read_object())
+    return loaded(schema, read_object())
 
 
 def read_object() -> dict[str, Any]:
@@ -175,10 +175,11 @@ def read_query(schema: Schema) -> dict[str, Any]:
         raise Invalid([FieldError(_name(name), "Send it once.") for name in repeated[:MAX_FIELD_ERRORS]])
     if any("\0" in value for value in request.args.values()):
         raise BadRequest
-    return _loaded(schema, request.args.to_dict())
+    return loaded(schema, request.args.to_dict())
 
 
-def _loaded(schema: Schema, values: dict[str, Any]) -> dict[str, Any]:
+def loaded(schema: Schema, values: dict[str, Any]) -> dict[str, Any]:
+    """Raises Invalid."""
     try:
         return dict(schema.load(values, unknown=RAISE))
     except ValidationError as error:

@@ -20,6 +20,7 @@ from tokenserver.identity.second_factors import recovery_codes
 from tokenserver.identity.second_factors.authenticator_app import AuthenticatorApps
 from tokenserver.identity.second_factors.models import AuthenticatorApp, Passkey
 from tokenserver.storage.sql import Database, Transaction
+from tokenserver.web.language import marked
 from tokenserver.web.rate_limit import Limit, RateLimits
 from tokenserver.web.request_context import current
 
@@ -28,7 +29,7 @@ from tokenserver.web.request_context import current
 # Not told: only after a right password there is something to tell.
 GUESSES: Final = Limit("second-factor", burst=10, interval_ms=300_000, is_shown=False)
 # In the words of a mail.
-APP: Final = "an authenticator app"
+APP: Final = marked("an authenticator app")
 CODE: Final = re.compile(r"[0-9]{6}")
 # RFC 8176 section 2. A recovery code is a one-time password too.
 WITH_OTP: Final = ("pwd", "otp", "mfa")
@@ -156,7 +157,7 @@ class SecondFactors:
                 totp=held.app_since is not None,
                 passkeys=len(held.passkeys),
             )
-            self._notices.second_factor_removed(tx, People.get(tx, user_id), "a second factor")
+            self._notices.second_factor_removed(tx, People.get(tx, user_id), marked("a second factor"))
         return bool(held)
 
 

@@ -22,10 +22,11 @@ from tokenserver.identity.second_factors.factors import has_any, removed
 from tokenserver.identity.second_factors.models import Passkey
 from tokenserver.identity.second_factors.relying_party import Answered, Known, NotAccepted, RelyingParty
 from tokenserver.storage.sql import Database, Transaction, new_id, utc_now
+from tokenserver.web.language import marked
 from tokenserver.web.request_context import current
 
 logger = logging.getLogger("tokenserver")
-PASSKEY: Final = "a passkey"  # in the words of a mail
+PASSKEY: Final = marked("a passkey")  # in the words of a mail
 MAX_PASSKEYS: Final = 20
 # RFC 8176 section 2: a key was proven, and somebody was there. Alone, the authenticator has verified who it was, by
 # a PIN or a finger, which makes two factors.

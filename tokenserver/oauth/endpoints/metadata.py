@@ -24,6 +24,7 @@ from tokenserver.oauth.scope import KNOWN, to_text
 from tokenserver.oauth.subject import SUBJECT_TYPES
 from tokenserver.tokens import id_token
 from tokenserver.tokens.access_token import ACR_VALUES
+from tokenserver.web.language import LANGUAGES
 
 
 def view(server: Server) -> Response:
@@ -55,6 +56,7 @@ def document(server: Server) -> dict[str, Any]:
         # RFC 9207 section 3
         "authorization_response_iss_parameter_supported": True,
         "scopes_supported": to_text(KNOWN).split(),
+        "ui_locales_supported": list(LANGUAGES),
         "subject_types_supported": list(SUBJECT_TYPES),
         "id_token_signing_alg_values_supported": algs,
         "id_token_encryption_alg_values_supported": list(KEY_MANAGEMENT_ALGS),

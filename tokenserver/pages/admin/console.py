@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response
 from werkzeug.datastructures import WWWAuthenticate
 
+from tokenserver.pages import error
 from tokenserver.pages.admin.api import Refused
 from tokenserver.pages.admin.sign_in import HOME, Admin, SignIn
 from tokenserver.pages.forms import Forms
@@ -161,18 +162,8 @@ def go(path: str, done: str) -> Response:
 
 def failed(refused: Refused) -> Response:
     """An error that comes before anybody is known."""
-    response = render(
-        "error.html",
-        refused.status,
-        title=HTTPStatus(refused.status).phrase,
-        code=refused.code,
-        sentence=refused.detail,
-        is_oauth=False,
-        retry_after=refused.answer.headers.get("Retry-After"),
-    )
-    if "Retry-After" in refused.answer.headers:
-        response.headers["Retry-After"] = refused.answer.headers["Retry-After"]
-    return response
+    retry_after = refused.answer.headers.get("Retry-After")
+    return error.page(refused.status, refused.code, refused.detail, retry_after=retry_after)
 
 
 def failed_sign_in() -> Response:
