@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from tokenserver.cli import workers
+from tokenserver.cli.apart import apart
 from tokenserver.cli.command import (
     furnished,
     json_option,
@@ -30,13 +31,16 @@ from tokenserver.signals import shared
 
 if TYPE_CHECKING:
     from tokenserver.cli.supervisor import Supervisor
-    from tokenserver.first_start import Admin
-    from tokenserver.rooms import Rooms
 
 logger = logging.getLogger("tokenserver.start")
 
 READY_PATIENCE: Final = 60.0
 PLACEHOLDER: Final = "YOUR-PASSWORD"
+
+
+class FirstAdmin(NamedTuple):
+    email: str
+    password: str
 
 
 class Steps:
@@ -45,7 +49,7 @@ class Steps:
     def __init__(self, *, silent: bool = False, logged: bool = False) -> None:
         self.started = time.perf_counter()
         self.done: list[dict[str, Any]] = []
-        self.admin: Admin | None = None
+        self.admin: FirstAdmin | None = None
         self._silent = silent
         self.logged = logged
 
@@ -99,12 +103,16 @@ def serve(host: str | None, port: str | None, count: str | None) -> None:
     settings = Settings.load()
     # The workers read the same, whatever becomes of .env; the first admin is none of their business.
     os.environ.update(settings.environment() | {f"{PREFIX}ADMIN_PASSWORD": ""})
+    steps = _begin(settings)
+    with workers.signals_as_sigterm(), suppress(KeyboardInterrupt):  # asked to end before the workers were there
+        _serve(settings, steps)
+
+
+def _begin(settings: Settings) -> Steps:
     log_to_stderr(settings, "WARNING")
     # What a start tells, whatever else is told.
     logger.setLevel(logging.INFO)
-    steps = Steps(logged=settings.log_format == "json")
-    with workers.signals_as_sigterm(), suppress(KeyboardInterrupt):  # asked to end before the workers were there
-        _serve(settings, steps)
+    return Steps(logged=settings.log_format == "json")
 
 
 def _serve(settings: Settings, steps: Steps) -> None:
@@ -117,10 +125,11 @@ def _serve(settings: Settings, steps: Steps) -> None:
             with steps.timed("embedded Redis"):
                 stack.enter_context(EmbeddedRedis(settings.data_dir))
         if settings.env == "production":
-            with steps.timed("stores and keys are there"), furnished(settings) as rooms:
-                _require_initialised(rooms)
+            with steps.timed("stores and keys are there"):
+                apart(_require_initialised, settings)
         else:
-            _prepare(settings, steps)
+            done, steps.admin = apart(_prepared, settings)
+            steps.done += done
         stack.enter_context(_shared_metrics(settings))
         server = workers.create(settings, address)
         threading.Thread(target=_announce, args=(server, settings, steps), name="announce", daemon=True).start()
@@ -149,6 +158,13 @@ def _shared_metrics(settings: Settings) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _prepared(settings: Settings) -> tuple[list[dict[str, Any]], "FirstAdmin | None"]:
+    """The steps, told as they were done, and the admin that one of them made."""
+    steps = _begin(settings)
+    _prepare(settings, steps)
+    return steps.done, steps.admin
+
+
 def _prepare(settings: Settings, steps: Steps) -> None:
     with steps.timed("program loaded"):
         from tokenserver import first_start
@@ -160,17 +176,21 @@ def _prepare(settings: Settings, steps: Steps) -> None:
         refuse_later(rooms)
         for step in first_start.prepare(rooms):
             steps.add(step.what, step.seconds)
-            steps.admin = step.admin or steps.admin
+            if step.admin:
+                steps.admin = FirstAdmin(step.admin.email, step.admin.password)
 
 
-def _require_initialised(rooms: "Rooms") -> None:
+def _require_initialised(settings: Settings) -> None:
+    log_to_stderr(settings, "WARNING")
     from tokenserver.storage import redis_rules
     from tokenserver.storage.feed import ServerState
 
-    require_schema(rooms)
-    redis_rules.require(rooms.store)
-    rooms.keys.signer(rooms.settings.signing_alg)
-    if rooms.database.read(lambda tx: tx.get(ServerState, 1)) is None:
+    with furnished(settings) as rooms:
+        require_schema(rooms)
+        redis_rules.require(rooms.store)
+        rooms.keys.signer(settings.signing_alg)
+        is_initialised = rooms.database.read(lambda tx: tx.get(ServerState, 1)) is not None
+    if not is_initialised:
         raise ConfigurationError("the database was migrated but not initialised: run `tokenserver init`")
 
 
@@ -212,7 +232,7 @@ def _announce(server: "Supervisor", settings: Settings, steps: Steps) -> None:
     click.echo("\n".join(lines))
 
 
-def _admin_lines(settings: Settings, admin: "Admin | None") -> list[str]:
+def _admin_lines(settings: Settings, admin: "FirstAdmin | None") -> list[str]:
     if admin is None:
         return []
     password = _generated_password(settings, admin)
@@ -221,7 +241,7 @@ def _admin_lines(settings: Settings, admin: "Admin | None") -> list[str]:
     return ["", f"First admin: {admin.email}", f"Password:    {password}   (shown this once: change it)"]
 
 
-def _generated_password(settings: Settings, admin: "Admin | None") -> str | None:
+def _generated_password(settings: Settings, admin: "FirstAdmin | None") -> str | None:
     """None for one that was given: a log would keep it."""
     return admin.password if admin and not settings.admin_password else None
 

@@ -1,31 +1,19 @@
 """This server as a WebAuthn relying party: its name, its origin, what it asks of passkeys and how it reads them.
 
-The one module that knows the library `webauthn`.
+The one module that knows the library `webauthn`. It is loaded at first need: with what it brings along, the reading
+of certificates above all, it takes 5 MB of each process.
 """
 
 import ipaddress
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from webauthn import (
-    generate_authentication_options,
-    generate_registration_options,
-    options_to_json,
-    verify_authentication_response,
-    verify_registration_response,
-)
-from webauthn.authentication.verify_authentication_response import VerifiedAuthentication
-from webauthn.helpers import base64url_to_bytes, parse_client_data_json
-from webauthn.helpers.structs import (
-    AuthenticatorSelectionCriteria,
-    AuthenticatorTransport,
-    PublicKeyCredentialDescriptor,
-    ResidentKeyRequirement,
-    UserVerificationRequirement,
-)
-from webauthn.registration.verify_registration_response import VerifiedRegistration
+if TYPE_CHECKING:
+    from webauthn.authentication.verify_authentication_response import VerifiedAuthentication
+    from webauthn.helpers.structs import PublicKeyCredentialDescriptor
+    from webauthn.registration.verify_registration_response import VerifiedRegistration
 
 T = TypeVar("T")
 TIMEOUT_MS: Final = 300_000
@@ -43,7 +31,9 @@ class Known(NamedTuple):
     credential_id: bytes
     transports: Sequence[str]
 
-    def described(self) -> PublicKeyCredentialDescriptor:
+    def described(self) -> "PublicKeyCredentialDescriptor":
+        from webauthn.helpers.structs import AuthenticatorTransport, PublicKeyCredentialDescriptor
+
         transports = [AuthenticatorTransport(each) for each in self.transports]
         return PublicKeyCredentialDescriptor(id=self.credential_id, transports=transports or None)
 
@@ -70,6 +60,13 @@ class RelyingParty:
 
     def creation(self, challenge: bytes, user_id: bytes, username: str, known: Sequence[Known]) -> dict[str, Any]:
         """`known`: credentials of the user, of which no authenticator needs a second."""
+        from webauthn import generate_registration_options, options_to_json
+        from webauthn.helpers.structs import (
+            AuthenticatorSelectionCriteria,
+            ResidentKeyRequirement,
+            UserVerificationRequirement,
+        )
+
         options = generate_registration_options(
             rp_id=self.id,
             rp_name=self.id,
@@ -88,6 +85,9 @@ class RelyingParty:
     def request(self, challenge: bytes, known: Sequence[Known]) -> dict[str, Any]:
         """`known`: as a second factor, those of the user; none to sign in with whichever the user chooses, which
         must verify them then."""
+        from webauthn import generate_authentication_options, options_to_json
+        from webauthn.helpers.structs import UserVerificationRequirement
+
         verification = UserVerificationRequirement.PREFERRED if known else UserVerificationRequirement.REQUIRED
         options = generate_authentication_options(
             rp_id=self.id,
@@ -101,6 +101,8 @@ class RelyingParty:
     @staticmethod
     def transports(credential: dict[str, Any]) -> list[str]:
         """Those that WebAuthn Level 3 section 5.8.4 knows, of an answer that was read."""
+        from webauthn.helpers.structs import AuthenticatorTransport
+
         response = credential.get("response")
         given = response.get("transports") if isinstance(response, dict) else None
         return [each.value for each in AuthenticatorTransport if isinstance(given, list) and each.value in given]
@@ -108,6 +110,7 @@ class RelyingParty:
     @staticmethod
     def read(credential: object) -> Answered:
         """Raises NotAccepted."""
+        from webauthn.helpers import base64url_to_bytes, parse_client_data_json
 
         def read(answer: Any) -> Answered:
             response = answer["response"]
@@ -123,8 +126,10 @@ class RelyingParty:
 
         return _tried(lambda: read(credential))
 
-    def registered(self, credential: dict[str, Any], challenge: bytes) -> VerifiedRegistration:
+    def registered(self, credential: dict[str, Any], challenge: bytes) -> "VerifiedRegistration":
         """WebAuthn Level 3 section 7.1. Raises NotAccepted."""
+        from webauthn import verify_registration_response
+
         return _tried(
             lambda: verify_registration_response(
                 credential=credential,
@@ -136,8 +141,10 @@ class RelyingParty:
 
     def authenticated(
         self, credential: dict[str, Any], challenge: bytes, public_key: bytes, *, must_verify_user: bool
-    ) -> VerifiedAuthentication:
+    ) -> "VerifiedAuthentication":
         """WebAuthn Level 3 section 7.2, but for the count of signatures. Raises NotAccepted."""
+        from webauthn import verify_authentication_response
+
         return _tried(
             lambda: verify_authentication_response(
                 credential=credential,
