@@ -19,7 +19,7 @@ Every error has two audiences: `code` and `public` go to the client, `private` g
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class FieldError(NamedTuple):
@@ -40,6 +40,18 @@ class TokenserverError(Exception):
         self.code = code or self.code
         self.private = private
         super().__init__(private or self.public)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By what it holds: the constructors below take other things.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[TokenserverError], args: tuple[object, ...], members: dict[str, Any]) -> TokenserverError:
+    """An error that comes from another process."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(members)
+    return error
 
 
 class ConfigurationError(TokenserverError):
