@@ -14,7 +14,8 @@ from tests.ports import free_port
 
 PRINTED_ADDRESS = "http://127.0.0.1:8000"
 PRINTED_CALLBACK = "127.0.0.1:9999"
-SECONDS = 240
+# For a whole page, on a machine that is far too busy.
+SECONDS = 600
 APART = "run: apart"
 END = "-- end of block --"
 
