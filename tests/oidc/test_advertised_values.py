@@ -107,7 +107,20 @@ def jwks_uri(world, _value):
     assert world.provider.keys().keys
 
 
+def revocation_list_uri(world, value):
+    answer = world.provider.ask(value)
+    assert (answer.status_code, answer.mimetype) == (200, "application/revocation-list+jwt")
+
+
 # The authorization request
+
+
+def ui_locales(world, values):
+    asked = {value: world.provider.ask(f"/login?ui_locales={value}") for value in values}
+    assert {value: answer.headers["Content-Language"] for value, answer in asked.items()} == {
+        value: value for value in values
+    }
+    assert len({answer.text for answer in asked.values()}) == len(values)
 
 
 def grants(world, values):
@@ -459,6 +472,8 @@ MEMBERS = {
     "check_session_iframe": check_session_iframe,
     "registration_endpoint": registration_endpoint,
     "jwks_uri": jwks_uri,
+    "revocation_list_uri": revocation_list_uri,
+    "ui_locales_supported": ui_locales,
     "grant_types_supported": grants,
     "response_types_supported": response_types,
     "response_modes_supported": response_modes,
