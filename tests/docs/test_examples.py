@@ -1,25 +1,30 @@
 """Each service of docs/examples, started as its first line says, follows a live server's tokens and revocations."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
-from tests.docs.fences import ROOT
+from tests.docs.fences import ROOT, marked
+from tests.docs.pasting import PRINTED_ADDRESS
 from tests.live_server import LiveServer, serving
 from tests.ports import free_port
 from tokenserver.tokens.access_token import mint
 from tokenserver.tokens.key_ring import KeyRing
-from tokenserver.verify import Introspection, RevocationsUnavailable
+from tokenserver.verify import Introspection, RevocationsUnavailable, TokenError
 
 EXAMPLES = ROOT / "docs" / "examples"
+VERIFIER = ROOT / "docs" / "verifier.md"
 SERVICES = sorted(path.stem for path in EXAMPLES.glob("*_service.py"))
 PROGRAMS = Path(sys.executable).parent
 SECONDS = 60
@@ -152,6 +157,82 @@ class TestEachService:
         response = answers(f"{url}/me", revoked, 401)
         assert response.json()["error"] == "invalid_token"
         assert call("GET", f"{url}/me", token).status_code == 200
+
+
+class TestDocument:
+    """The blocks of docs/verifier.md, as they are."""
+
+    @pytest.fixture
+    def names(self, request: pytest.FixtureRequest, issuer: LiveServer) -> Iterator[dict[str, Any]]:
+        """What the block of the test's name makes."""
+        mark = request.node.originalname.rpartition("_")[2]
+        found: dict[str, Any] = {"__name__": "document"}
+        exec(marked(VERIFIER, f"run: {mark}").replace(PRINTED_ADDRESS, issuer.url), found)
+        yield found
+        if found["verifier"].revocations:
+            found["verifier"].revocations.close()
+
+    @staticmethod
+    def statuses(ask: Callable[[dict[str, str]], int], *tokens: str | None) -> list[int]:
+        return [ask({"Authorization": f"Bearer {token}"} if token else {}) for token in tokens]
+
+    def test_flask(self, names: dict[str, Any], issuer: LiveServer, token: str, revoked: str) -> None:
+        client = names["app"].test_client()
+        tokens = (token, minted(issuer, scope="openid"), revoked, None)
+        found = self.statuses(lambda headers: client.post("/posts", headers=headers).status_code, *tokens)
+        assert found == [201, 403, 401, 401]
+
+    def test_fastapi(self, names: dict[str, Any], issuer: LiveServer, token: str, revoked: str) -> None:
+        tokens = (token, minted(issuer, scope="openid"), revoked, None)
+        found = self.statuses(lambda headers: ask_asgi(names["app"], "POST", "/posts", headers), *tokens)
+        assert found == [201, 403, 401, 401]
+
+    def test_asgi(self, names: dict[str, Any], issuer: LiveServer, token: str, revoked: str) -> None:
+        tokens = (token, minted(issuer, scope="openid"), revoked, None)
+        found = self.statuses(lambda headers: ask_asgi(names["app"], "GET", "/", headers), *tokens)
+        assert found == [200, 403, 401, 401]
+
+    def test_wsgi(self, names: dict[str, Any], issuer: LiveServer, token: str, revoked: str) -> None:
+        with httpx.Client(transport=httpx.WSGITransport(names["app"]), base_url="http://api.example") as client:
+            tokens = (token, minted(issuer, scope="openid"), revoked, None)
+            found = self.statuses(lambda headers: client.get("/", headers=headers).status_code, *tokens)
+        assert found == [200, 403, 401, 401]
+
+    def test_prometheus(self, names: dict[str, Any], issuer: LiveServer, token: str) -> None:
+        verifier, enforced = names["verifier"], names["enforced"]
+        try:
+            verifier.verify(token)
+            assert REGISTRY.get_sample_value("revocation_list_age_seconds") < 120
+            leaving = str(issuer.signed_in("prometheus")["access_token"])
+            headers = {"Authorization": f"Bearer {leaving}"}
+            assert httpx.post(f"{issuer.url}/auth/logout", headers=headers, trust_env=False).status_code == 204
+            deadline = time.monotonic() + SECONDS
+            # Its session and its refresh family.
+            while REGISTRY.get_sample_value("revocation_enforced_seconds_count") < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            with pytest.raises(TokenError):
+                verifier.verify(leaving)
+        finally:
+            REGISTRY.unregister(enforced)
+            REGISTRY.unregister(names["staleness"])
+
+    def test_testing(self, names: dict[str, Any]) -> None:
+        verifier = names["verifier"]
+        verifier.verify(names["good"]).require("posts:create")
+        with pytest.raises(TokenError):
+            verifier.verify(names["narrow"]).require("posts:create")
+        with pytest.raises(TokenError):
+            verifier.verify(names["expired"])
+
+
+def ask_asgi(app: Any, method: str, path: str, headers: dict[str, str]) -> int:
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api.example") as client:
+            return (await client.request(method, path, headers=headers)).status_code
+
+    return asyncio.run(ask())
 
 
 def test_introspection_knows_what_was_revoked(issuer: LiveServer, token: str, revoked: str) -> None:

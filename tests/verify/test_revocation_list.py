@@ -12,6 +12,7 @@ from joserfc.jws import JWSRegistry
 
 from tests.verify.conftest import ISSUER, NOW, Clock, KeyServer, as_json, b64
 from tokenserver.verify import (
+    JWKSKeys,
     Revocations,
     RevocationsUnavailable,
     StaticKeys,
@@ -383,6 +384,25 @@ class TestFollowing:
         revocations.look()
         assert refused(revocations, claims_of())
         assert "on_enforced failed" in caplog.text
+
+
+class TestNewKeys:
+    def test_a_list_by_a_new_key_makes_the_keys_be_read_again(
+        self, issuer: Issuer, key_server: KeyServer, jwks: list[dict[str, Any]], clock: Clock
+    ) -> None:
+        """After an emergency rotation: a reader loses the keys that were thrown away before they are old."""
+        key_server.serve([key for key in jwks if key["kid"] != "rs"], Cache_Control="max-age=86400")
+        keys = JWKSKeys(f"{key_server.url}/jwks", clock=clock)
+        assert keys.find("es")
+        revocations = RevocationList(issuer=ISSUER, uri=issuer.uri, keys=keys, clock=lambda: NOW)
+        issuer.publish()
+        revocations.look()
+        assert revocations.staleness is None
+        key_server.serve([key for key in jwks if key["kid"] == "rs"])
+        clock.now += 31
+        revocations.look()
+        assert revocations.staleness == 0
+        assert keys.find("es") is None
 
 
 class TestStaleness:
