@@ -4,6 +4,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.conftest import PASSWORD, bearer
 from tokenserver.access.models import Role, RolePermission
 from tokenserver.app import rooms_of
 from tokenserver.storage.sql import utc_now
@@ -81,6 +82,17 @@ def test_introspection_costs_one_round_trip_and_no_sql(
 
     def request():
         return api.introspect(confidential, warm["access_token"])
+
+    assert cost(app, round_trips, queries, signatures, request) == (1, 0, 0)
+
+
+def test_userinfo_costs_one_round_trip_and_no_sql(app, api, warm, round_trips, queries, signatures):
+    form = {"grant_type": "password", "client_id": "first-party", "username": "ann", "password": PASSWORD}
+    headers = bearer(api.token(**form, scope="openid email").json["access_token"])
+    assert api.http.get("/oauth/userinfo", headers=headers).status_code == 200
+
+    def request():
+        return api.http.get("/oauth/userinfo", headers=headers)
 
     assert cost(app, round_trips, queries, signatures, request) == (1, 0, 0)
 

@@ -4,6 +4,7 @@ The process of `serve` owns them and the embedded Redis, and answers no request 
 """
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,8 @@ CONNECTIONS: Final = 512  # of each worker at a time; further ones wait in the k
 HEAD_SECONDS: Final = {False: 20, True: 75}
 HEAD_BYTES: Final = 64 * 1024
 REQUEST_SECONDS: Final = 30  # from a request's first byte to that of its answer
+# So many objects more than before, and the collector looks for cycles among them.
+YOUNG_OBJECTS: Final = 5000
 SPARE_SECONDS: Final = 15  # that a connection may be silent for beyond HEAD_SECONDS, which end it by themselves
 
 
@@ -79,6 +82,10 @@ def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
         application = create_worker(is_draining)
     except TokenserverError as error:
         raise SystemExit(f"tokenserver: {sentence(error)}") from None
+    # What is there now stays: the collector needn't look through all of it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
     settings = rooms_of(application).settings
     silent_seconds = HEAD_SECONDS[settings.trusted_proxies > 0] + SPARE_SECONDS
     Impatience(settings.port, request_seconds=REQUEST_SECONDS, silent_seconds=silent_seconds).start()
