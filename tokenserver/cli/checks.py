@@ -57,6 +57,11 @@ def production(settings: Settings) -> Iterator[Finding]:
         yield Finding("production", "fault", fault, "correct it in the environment or in .env")
     if not faults and settings.env == "production":
         yield Finding("production", "ok", "its rules are kept")
+    if settings.env == "production" and not settings.metrics_token:
+        detail = "/metrics is closed to everybody, since there is no token for it"
+        yield Finding(
+            "metrics", "warning", detail, "set TOKENSERVER_METRICS_TOKEN: `openssl rand -hex 16` makes one"
+        )
     if not settings.rate_limits and settings.env != "production":
         yield Finding(
             "rate limits",
@@ -203,13 +208,16 @@ def server(settings: Settings) -> Iterator[Finding]:
     finally:
         connection.close()
     try:
-        missing = json.loads(text)["missing"]
+        answer = json.loads(text)
+        missing = answer["missing"]
     except (ValueError, TypeError, KeyError):
         detail = f"another program answers on port {settings.port}"
         yield Finding("server", "warning", detail, "stop it, or set TOKENSERVER_PORT")
         return
     if missing:
-        detail = f"is running, but not ready: {', '.join(map(str, missing))}"
+        parts = answer.get("parts", {})  # for those who may know
+        told = (f"{name}: {parts[name]}" if name in parts else str(name) for name in missing)
+        detail = f"is running, but not ready: {', '.join(told)}"
         yield Finding("server", "fault", detail, "see the findings above, and the server's log")
     else:
         yield Finding("server", "ok", "is running and ready")

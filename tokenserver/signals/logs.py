@@ -30,8 +30,6 @@ def configure(log_format: str, level: str, who: Who = dict) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
         processors=[_dated, _asking(who), structlog.processors.format_exc_info, render],
-        # What a line says is rendered above; the record itself says when, who and how bad.
-        keep_exc_info=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -57,8 +55,6 @@ def _dated(_logger: Any, _method: str, event: EventDict) -> EventDict:
     event["time"] = lines.rfc3339(record.created)
     event["level"] = record.levelname.lower()
     event["logger"] = record.name
-    if record.exc_info and "exc_info" not in event:
-        event["exc_info"] = record.exc_info
     return event
 
 
@@ -75,7 +71,7 @@ def _asking(who: Who) -> Callable[[Any, str, EventDict], EventDict]:
 
 def render_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     ordered = {name: event.pop(name) for name in FIRST}
-    return json.dumps(ordered | dict(event), default=str)
+    return json.dumps(ordered | dict(event), default=str, separators=(",", ":"))
 
 
 def render_text(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:

@@ -41,7 +41,9 @@ replays_detected = Counter(
     "kind",
     known=(("refresh_token", "authorization_code"),),
 )
-denials = Counter("denials_total", "Requests that were denied.", "endpoint", "permission", "reason")
+denials = Counter(
+    "denials_total", "Requests that were denied; failed sign-ins apart.", "endpoint", "permission", "reason"
+)
 sign_ins = Counter(
     "sign_ins_total",
     "Sign-ins with a password.",

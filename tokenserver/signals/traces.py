@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
@@ -17,6 +18,7 @@ NOTHING: Final[AbstractContextManager[Any]] = nullcontext()
 
 
 class _State:
+    provider: "TracerProvider | None" = None
     tracer: "Tracer | None" = None
     trusts_callers = False
 
@@ -48,13 +50,22 @@ def begin(exporter: "SpanExporter", *, percent: int, trusts_callers: bool, versi
     resource = Resource.create({"service.name": "tokenserver", "service.version": version})
     provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(percent / 100)), resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
+    _state.provider = provider
     _state.trusts_callers = trusts_callers
     _state.tracer = provider.get_tracer("tokenserver", version)
 
 
 def end() -> None:
-    """Spans are nothing again."""
+    """Spans are nothing again; those that were recorded are sent."""
     _state.tracer = None
+    if _state.provider is not None:
+        _state.provider.shutdown()
+
+
+def flush() -> None:
+    """Send what was recorded until now."""
+    if _state.provider is not None:
+        _state.provider.force_flush()
 
 
 def is_on() -> bool:

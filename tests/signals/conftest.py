@@ -1,0 +1,3 @@
+from tests.listeners import listen
+
+__all__ = ["listen"]
