@@ -102,11 +102,18 @@ FACTORS += [
 FACTORS += [
     Hostile("a form in JSON", "/account/security", 400, "malformed_request", "POST", "{}", JSON, page=True),
     Hostile("a page of nobody's", "/account/security/../admin", 404, "not_found", "GET", page=True),
-    Hostile("a method that is none", "/account", 405, "method_not_allowed", "POST", "", FORM, page=True),
+    Hostile("a method that is none", "/account", 405, "method_not_allowed", "PUT", "", FORM, page=True),
     # Who isn't signed in is led to the sign-in, and back to no other place.
     *(
         Hostile(f"{path} of a guest", path, 303, "", "GET", never=("evil.example",), page=True)
-        for path in ("/account", "/account?next=//evil.example", "/account/security?resume=//evil.example")
+        for path in (
+            "/account",
+            "/account?next=//evil.example",
+            "/account/security?resume=//evil.example",
+            "/account/password?done=//evil.example",
+            "/account/sessions",
+            "/account/applications?client=//evil.example",
+        )
     ),
 ]
 

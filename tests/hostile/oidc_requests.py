@@ -229,7 +229,10 @@ CONSENTS = [
 # Forms without the proof that they are this browser's own, and pages about nothing.
 PAGES = [
     Hostile(f"a form from elsewhere: {path}", path, 403, "csrf_failed", "POST", body, FORM, page=True)
-    for path in ("/login", "/login/sign-out", "/consent", "/device")
+    for path in (
+        *("/login", "/login/sign-out", "/register", "/consent", "/device"),
+        *("/account", "/account/password", "/account/sessions", "/account/applications"),
+    )
     for body in (
         "",
         "csrf=x",
@@ -241,7 +244,7 @@ PAGES += [
     Hostile(
         f"{what}: {path}", f"{path}?{query}", status, word, "GET", never=("evil.example", "<script>"), page=True
     )
-    for path in ("/login", "/consent")
+    for path in ("/login", "/register", "/consent")
     for what, query, status, word in (
         ("an unknown interaction", "interaction=x", 404, "interaction_not_found"),
         ("an interaction that could be", f"interaction={'A' * 43}", 404, "interaction_not_found"),
