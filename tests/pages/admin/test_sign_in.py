@@ -19,6 +19,7 @@ from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.clients.registry import ADMIN_CONSOLE
 from tokenserver.rooms import Rooms
 from tokenserver.storage.feed import now_ms
+from tokenserver.verify.flask import requires
 
 CALLBACK = f"{ISSUER}{HOME}/callback"
 
@@ -192,6 +193,23 @@ def test_more_rights_hold_by_the_next_click(
     # And fewer.
     granted(api.http.put(f"/users/{people['ann']['id']}/roles", json={"roles": ["user"]}, headers=token))
     assert "go-log" not in visitor.open().text
+
+
+def test_an_endpoint_that_asks_for_a_stronger_sign_in(app: Flask, admin: Visitor, people: Any):
+    """RFC 9470 section 4."""
+    strict = requires("users:read", acr_values=("2",), max_age=3600)(lambda **_: {})
+    path = f"/users/{people['ann']['id']}"
+    page = admin.open(path)
+    for view in ("users.get_user", "users.put_status"):
+        app.view_functions[view] = strict
+    # No form is sent again by itself, and nobody goes round and round.
+    for told in (admin.open(path, status=401), admin.press(page, "change-status", status=401)):
+        assert "Nothing was changed" in told.text
+        assert any(link.endswith("/account/security") for link in told.links)
+        (again,) = (link for link in told.links if "acr_values=2" in link)
+        assert "max_age=3600" in again
+    asked = app.test_client().get(again)
+    assert "&acr_values=2&max_age=3600" in asked.headers["Location"]
 
 
 def test_out_everywhere_in_this_browser(admin: Visitor, rooms: Rooms):

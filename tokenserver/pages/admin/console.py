@@ -116,12 +116,9 @@ class Console:
 
     def _refused(self, admin: Admin, refused: Refused, needs: str | None, *, is_form: bool) -> Response:
         if refused.code == InsufficientUserAuthentication.error:
-            again = _step_up(refused)
-            return (
-                show(admin, "sign_in_again.html", 401, query=urlencode(again))
-                if is_form
-                else self.sign_in.begin(**again)
-            )
+            # Not by itself: whoever has no second factor would come back as they went, again and again.
+            wanted = _step_up(refused)
+            return show(admin, "sign_in_again.html", 401, wanted=wanted, query=urlencode(wanted))
         if refused.status == 401:
             return failed_sign_in() if is_form else self.sign_in.begin()
         return show(
