@@ -88,6 +88,7 @@ class TestTheDocument:
     def test_what_is_too_old_to_matter_is_gone(self, rooms, client):
         """Processes forget cutoffs now and then; the list has none that no living token could meet."""
         read(client)  # from here on what is added here stays
+        rooms.collaborators.revocation._pruned_at = time.time_ns() // 1_000_000  # it forgets nothing just now
         keep_ms, now_ms = rooms.feed.retention_ms, time.time_ns() // 1_000_000
         for name, at in (("old", now_ms - keep_ms - 20_000), ("new", now_ms - keep_ms + 60_000)):
             rooms.collaborators.revocation._apply(Entry(Kind.TOKEN, name, at))

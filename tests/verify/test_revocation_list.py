@@ -501,9 +501,11 @@ class TestItsThread:
         held.set()
 
     def test_it_ends_with_its_list(self, issuer: Issuer, jwks: list[dict[str, Any]], claims_of: Any) -> None:
-        issuer.publish()
+        """At once, though it would have waited long."""
+        issuer.publish(ttl=1000)
+        patient = Revocations(interval=1000, max_staleness=2000)
         revocations = RevocationList(
-            issuer=ISSUER, uri=issuer.uri, keys=StaticKeys(jwks), options=Revocations(), clock=lambda: NOW
+            issuer=ISSUER, uri=issuer.uri, keys=StaticKeys(jwks), options=patient, clock=lambda: NOW
         )
         revocations.check(claims_of(), "")
         assert len(readers()) == 1
