@@ -1,9 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help run init test test-browser screenshots catalogue lint bench faults format docs docs-generated lock sbom audit clean
+.PHONY: help run init test test-browser screenshots catalogue lint bench bench-peers faults format docs docs-generated lock sbom audit clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/tools
+PEERS := $(VENV)/peers
 SBOM := build/tokenserver.cdx.json
 
 # What the lock files name, as they name it, and nothing else: setup.cfg isn't asked what it needs.
@@ -68,6 +69,18 @@ lint: $(VENV)/.installed-lint ## format, linter, types, import rules, spelling
 
 bench: $(VENV)/.installed-test ## each path as a ratio to the raw signature of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# In an environment of their own: what they need doesn't decide about the versions of the server.
+$(PEERS)/.installed: $(BIN)/python requirements/build.txt benchmarks/peers/requirements.txt benchmarks/peers/package-lock.json
+	@echo "installing the servers of others"
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip $(LOCKED) -r benchmarks/peers/requirements.txt
+	@cp benchmarks/peers/package.json benchmarks/peers/package-lock.json $(PEERS)
+	@npm ci --prefix $(PEERS) --silent --no-audit --no-fund
+	@touch $@
+
+bench-peers: $(VENV)/.installed-test $(PEERS)/.installed ## the same load on servers of others; installs them, needs npm
+	@$(BIN)/python -m benchmarks --peers $(PEERS) $(ARGS)
 
 faults: $(VENV)/.installed-test ## stores and processes that fail, under load; ARGS="E09 E13" runs some
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -1,9 +1,11 @@
-"""`make bench`: measures, prints, judges.
+"""`make bench`: measures, prints, judges; a whole run writes its figures into docs/performance.md.
 
     make bench                                   everything, about ten minutes
     make bench ARGS=--quick                      embedded stores, 32 connections, under two minutes
     make bench ARGS="--only refresh --connections 32 --quick"
     make bench ARGS="--sign-ins 200"             only the times of refused sign-ins
+    make bench ARGS=--growth                     with few and many users, families, clients, roles
+    make bench-peers                             ours and servers of others
 
 Exit code 1: a target was missed, and is named.
 """
@@ -11,15 +13,16 @@ Exit code 1: a target was missed, and is named.
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import targets
+from benchmarks import report, targets
 from benchmarks.about import about
 from benchmarks.plans import PATHS
-from benchmarks.rounds import Bench, Selection, refused_sign_ins
+from benchmarks.rounds import Bench, Ended, Selection, refused_sign_ins
 from benchmarks.tables import CELL_HEAD, cell_rows, columns, grouped
 
 QUICK = {"stores": ("embedded",), "connections": (32,), "rounds": 2, "seconds": 0.8, "sign_ins": 60}
@@ -42,24 +45,25 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--sign-ins", type=int, metavar="N", help="only N refused sign-ins of each kind, and their time"
     )
+    parser.add_argument("--growth", action="store_true", help="how cost grows; about five minutes")
+    parser.add_argument("--people", nargs="+", type=int, metavar="N", help="users in each, for --growth")
+    parser.add_argument("--peers", type=Path, metavar="FOLDER", help="servers of others, from this environment")
     parser.add_argument("--json", action="store_true", help="figures as JSON on standard output")
-    parser.add_argument(
-        "--lock", type=Path, metavar="FILE", help="hold this file locked while measuring, a minute or two at a time"
-    )
+    parser.add_argument("--no-report", action="store_true", help="leave docs/performance.md as it is")
     return parser.parse_args()
 
 
 def selection(given: argparse.Namespace) -> Selection:
     chosen: dict[str, Any] = dict(QUICK) if given.quick else {}
     if given.only:
-        chosen |= {"paths": tuple(given.only), "sign_ins": 0}
-    for name in ("stores", "algs", "connections"):
+        chosen |= {"paths": tuple(given.only), "sign_ins": 0, "starts": 1}
+    for name in ("stores", "algs", "connections", "people"):
         if getattr(given, name):
             chosen[name] = tuple(getattr(given, name))
     for name in ("rounds", "seconds"):
         if getattr(given, name):
             chosen[name] = getattr(given, name)
-    return Selection(workers=given.workers, lock=given.lock, **chosen)
+    return Selection(workers=given.workers, **chosen)
 
 
 def show(results: dict[str, Any]) -> None:
@@ -76,9 +80,13 @@ def show(results: dict[str, Any]) -> None:
             f"{each['at_rest_with_stores_mb']:.0f}"
         )
     for each in results["starts"]:
-        print(f"start, {each['stores']}: the first {each['first_s']:.1f} s, the second {each['second_s']:.1f} s")
+        print(f"start, {each['stores']}: the first {each['first_s']:.1f} s" + second(each["second_s"]))
     if results["sign_ins"]:
         show_sign_ins(results["sign_ins"])
+
+
+def second(seconds: float | None) -> str:
+    return "" if seconds is None else f", the second {seconds:.1f} s"
 
 
 def show_sign_ins(found: dict[str, Any]) -> None:
@@ -94,19 +102,49 @@ def judge(verdicts: list[targets.Verdict]) -> int:
     return 1 if missed else 0
 
 
+def run(given: argparse.Namespace, chosen: Selection) -> tuple[str, dict[str, Any], list[targets.Verdict]]:
+    """The kind of the run, its results and what they mean."""
+    if given.growth:
+        from benchmarks.growth import measured
+
+        results = measured(chosen)
+        return "growth", results, targets.of_growth(results)
+    if given.peers:
+        from benchmarks.peers.comparison import compare
+
+        results = compare(chosen, given.peers.absolute())
+        return "peers", results, targets.of_peers(results)
+    results = Bench(chosen).run()
+    return "paths", results, targets.of_paths(results)
+
+
+def end(*_: object) -> None:
+    raise Ended
+
+
 def main() -> int:
+    # Ended from outside, it tells what it knows, and ends what it has started.
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     given = options()
     if given.sign_ins:
         found = refused_sign_ins(given.sign_ins, given.workers)
         print(json.dumps({"sign_ins": found})) if given.json else show_sign_ins(found)
         return 0
     chosen = selection(given)
-    results = Bench(chosen).run()
+    kind, results, verdicts = run(given, chosen)
     r_ms = statistics.median(results.pop("r_ms"))
     conditions = {"workers": chosen.workers, "rounds": chosen.rounds, "seconds": chosen.seconds, "r_ms": r_ms}
     results["about"] = about() | conditions
-    print(json.dumps(results)) if given.json else show(results)
-    return judge(targets.of_paths(results))
+    if given.json:
+        print(json.dumps(results))
+    elif kind == "paths":
+        show(results)
+    else:
+        print(report.SECTIONS[kind](results)[0])
+    if not (given.no_report or given.quick or given.only):
+        report.write(kind, results)
+    return judge(verdicts)
 
 
 if __name__ == "__main__":

@@ -18,30 +18,52 @@ from typing import Any, Final
 
 import redis
 
-from benchmarks.processes import Tree, cpu_ms, pss_mb
+from benchmarks.processes import REDIS, SQL, Tree, cpu_ms, is_program, main_thread_ms, pss_mb
 from tests.ports import free_port
-from tests.postgres_servers import postgres_server
+from tests.postgres_servers import PostgresServer, postgres_server
 from tests.redis_servers import Single
 
 COMMAND: Final = Path(sys.executable).with_name("tokenserver")
 ADMIN: Final = ("admin@localhost", "first admin of the benchmark")
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 # As PostgreSQL's documentation wants them for data that matters, unlike in the tests.
 DURABLE: Final = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "shared_buffers": "128MB"}
 STREAMS: Final = ("ts:{*}:events", "ts:{*}:rotations")
 
 
+@dataclass(frozen=True)
+class Stores:
+    """PostgreSQL and Redis, with databases of both for several servers."""
+
+    sql: PostgresServer
+    redis: Single
+
+    def pids(self) -> tuple[int, ...]:
+        processes = (self.sql.process, self.redis.server.process)
+        return tuple(process.pid for process in processes if process is not None)
+
+    def memory_mb(self) -> float:
+        return pss_mb(Tree.of(*self.pids()).stores)
+
+
+@contextmanager
+def stores() -> Iterator[Stores]:
+    with postgres_server(**DURABLE) as sql, Single("appendonly yes", "databases 16") as single:
+        yield Stores(sql, single)
+
+
 @dataclass
 class Deployment:
     """`name`: of its stores. `starts`: seconds from the start of the program to the first 200, of the first and the
-    second start. `store_pids`: of stores that it didn't start itself."""
+    second start. `stores`: those that it didn't start itself, and its `database` there."""
 
     name: str
     folder: Path
     port: int
     environment: dict[str, str]
     redis: Any
-    store_pids: tuple[int, ...] = ()
+    stores: Stores | None = None
+    database: str = ""
     starts: list[float] = field(default_factory=list)
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -83,11 +105,17 @@ class Deployment:
     def cpu_ms(self) -> float:
         return cpu_ms(self.tree().own)
 
+    def store_cpu_ms(self) -> tuple[float, float]:
+        """Of Redis and of PostgreSQL."""
+        pids = Tree.of(*self.stores.pids()).stores if self.stores else self.tree().stores
+        redis_ms, sql_ms = (main_thread_ms(pid for pid in pids if is_program(pid, name)) for name in (REDIS, SQL))
+        return redis_ms, sql_ms
+
     def memory_mb(self) -> tuple[float, float]:
         """PSS without and with the stores."""
         tree = self.tree()
         own = pss_mb(tree.own)
-        return own, own + pss_mb(tree.stores) + pss_mb(Tree.of(*self.store_pids).stores if self.store_pids else ())
+        return own, own + (self.stores.memory_mb() if self.stores else pss_mb(tree.stores))
 
     def settle(self, seconds: float = 5.0) -> bool:
         """Waits until what requests left to be carried from Redis into SQL is there: that is part of their cost."""
@@ -112,22 +140,23 @@ def wait_for_200(port: int, path: str, process: "subprocess.Popen[bytes]", log: 
 
 
 @contextmanager
-def serving(name: str, *, workers: int, starts: int = 1, **options: str) -> Iterator[Deployment]:
+def serving(
+    name: str, *, workers: int, starts: int = 1, shared: Stores | None = None, number: int = 0, **options: str
+) -> Iterator[Deployment]:
     """`name`: `embedded` or `postgresql`. `starts`: how often it is started, on the same data from the second time
-    on. `options`: settings without their prefix, in small letters."""
+    on. `shared`: stores that others use too, and the `number` of its databases there. `options`: settings without
+    their prefix, in small letters."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="ts-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        store_pids: tuple[int, ...] = ()
         if name == "postgresql":
-            sql = stack.enter_context(postgres_server(**DURABLE))
-            store = stack.enter_context(Single("appendonly yes", "databases 16"))
-            options = {"database_url": sql.url(), "redis_url": store.url()} | options
-            assert sql.process is not None
-            assert store.server.process is not None
-            store_pids = (sql.process.pid, store.server.process.pid)
-            client = store.admin()
+            used = shared or stack.enter_context(stores())
+            database = f"site{number}"
+            used.sql.sql(f"CREATE DATABASE {database}")
+            options = {"database_url": used.sql.url(database), "redis_url": used.redis.url(number)} | options
+            client = used.redis.admin(number)
         else:
+            used, database = None, ""
             client = redis.Redis(unix_socket_path=str(folder / "var/redis.sock"), decode_responses=True)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TOKENSERVER_")} | {
             "TOKENSERVER_WORKERS": str(workers),
@@ -138,10 +167,10 @@ def serving(name: str, *, workers: int, starts: int = 1, **options: str) -> Iter
         port = free_port()
         environment |= {f"TOKENSERVER_{key.upper()}": value for key, value in options.items()}
         environment["TOKENSERVER_PORT"] = str(port)
-        made = Deployment(name, folder, port, environment, client, store_pids)
+        made = Deployment(name, folder, port, environment, client, used, database)
         stack.callback(made.stop)
-        for number in range(starts):
-            if number:
+        for each in range(starts):
+            if each:
                 made.stop()
             made.start()
         yield made

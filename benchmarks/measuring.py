@@ -13,6 +13,7 @@ from benchmarks.signature import raw_signature_ms
 
 LOAD: Final = Path(__file__).with_name("load.py")
 MOST: Final = 1_000_000
+WARM_UP: Final = 32
 EXPECTED: Final = {"authorization": ("302", "303")}
 
 
@@ -22,13 +23,15 @@ class Measured(Protocol):
     port: int
 
     def cpu_ms(self) -> float: ...
+    def store_cpu_ms(self) -> tuple[float, float]: ...
     def settle(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Sample:
     """`requests_per_s`, `cpu_ms`: of good answers. `refused`: 429 and 503, asked again later. `failed`: all other
-    answers that weren't good, and connections that were closed. `r_ms`: R just before."""
+    answers that weren't good, and connections that were closed. `r_ms`: R just before. `redis_ms`, `sql_ms`: what
+    the stores spent for a request."""
 
     requests_per_s: float
     p50_ms: float
@@ -37,6 +40,8 @@ class Sample:
     r_ms: float
     refused: int
     failed: int
+    redis_ms: float
+    sql_ms: float
 
     @property
     def ratio(self) -> float:
@@ -56,6 +61,8 @@ class Figures:
     refused: int
     failed: int
     samples: int
+    redis_ms: float
+    sql_ms: float
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "Figures":
@@ -73,6 +80,8 @@ class Figures:
             refused=sum(sample.refused for sample in samples),
             failed=sum(sample.failed for sample in samples),
             samples=len(samples),
+            redis_ms=median("redis_ms"),
+            sql_ms=median("sql_ms"),
         )
 
     def as_json(self) -> dict[str, float]:
@@ -91,14 +100,19 @@ def send(port: int, plan: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def measure(
-    server: Measured, plan: dict[str, Any], seconds: float, path: str = ""
+    server: Measured, plan: dict[str, Any], seconds: float, path: str, *, warm: bool = True
 ) -> tuple[Sample, dict[str, Any]]:
-    """The sample, and what `load` told. What requests leave to be done later is waited for, and counts."""
+    """The sample, and what `load` told. What requests leave to be done later is waited for, and counts. Not `warm`:
+    some requests are sent before that don't count, where that uses nothing up."""
+    if not warm and plan["kind"] == "fixed":
+        send(server.port, plan | {"most": WARM_UP}, seconds)
+        server.settle()
     r_ms = raw_signature_ms()
-    before = server.cpu_ms()
+    before, stores_before = server.cpu_ms(), server.store_cpu_ms()
     outcome = send(server.port, plan, seconds)
     server.settle()
     spent = server.cpu_ms() - before
+    redis_ms, sql_ms = (now - then for now, then in zip(server.store_cpu_ms(), stores_before, strict=True))
     statuses = outcome["statuses"]
     good = sum(statuses.get(status, 0) for status in EXPECTED.get(path, ("200",)))
     refused = statuses.get("429", 0) + statuses.get("503", 0)
@@ -112,5 +126,7 @@ def measure(
         r_ms=r_ms,
         refused=refused,
         failed=sum(statuses.values()) - good - refused + outcome["closed"],
+        redis_ms=redis_ms / good,
+        sql_ms=sql_ms / good,
     )
     return sample, outcome

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from benchmarks.deployments import ADMIN, Deployment
+from benchmarks.deployments import ADMIN, PATIENCE, Deployment
+from benchmarks.measuring import send
 from tests.person import Answer, Person
 
 PASSWORD: Final = "correct horse 7 battery"
@@ -36,6 +37,8 @@ PATHS: Final = {
     "JWKS": False,
     "discovery": False,
 }
+# More would only wait in line for it: for the hashes of passwords, and for SQL.
+MOST_CONNECTIONS: Final = {"password": 32, "authorization": 32, "authorization_code": 32}
 NEEDS: Final = {"authorization_code": "authorization", "revocation": "client_credentials"}
 
 Plan = dict[str, Any]
@@ -62,9 +65,11 @@ class Kit:
     `refresh_tokens`: live ones, that the last plan left. `spare`: access tokens to revoke. `codes`: to exchange.
     """
 
-    service: dict[str, str]
+    service_id: str
+    service_secret: str
     app_id: str
     app: dict[str, str]
+    connections: int
     cookie: str = ""
     access_tokens: list[str] = field(default_factory=list)
     refresh_tokens: list[str] = field(default_factory=list)
@@ -76,11 +81,10 @@ class Plans:
     """`connections`: the most that will be asked for."""
 
     def __init__(self, deployment: Deployment, algs: tuple[str, ...], connections: int) -> None:
-        self._url = deployment.url
+        self._url, self._port = deployment.url, deployment.port
         self._http = httpx.Client(base_url=deployment.url, timeout=30, trust_env=False)
         self._admin = {"Authorization": f"Bearer {self._login(*ADMIN)['access_token']}"}
-        user = {"username": "bench", "email": "bench@example.org", "password": PASSWORD}
-        self._post("/auth/register", json=user)
+        self.register("bench")
         roles = self._http.get("/roles", headers=self._admin).raise_for_status().json()["items"]
         self._role_id = next(role["id"] for role in roles if role["name"] == "user")
         mine = {"Authorization": f"Bearer {self._login('bench', PASSWORD)['access_token']}"}
@@ -101,6 +105,20 @@ class Plans:
             kit.spare = outcome["collected"]
         elif path == "authorization":
             kit.codes = outcome["collected"]
+
+    def renew(self) -> None:
+        """Before the access tokens expire: at each round."""
+        for kit in self.kits.values():
+            self._renew(kit)
+
+    def get(self, path: str, login: str, password: str) -> Plan:
+        """Of somebody who signs in for it."""
+        bearer = {"Authorization": f"Bearer {self._login(login, password)['access_token']}"}
+        return fixed(request_text("GET", path, bearer)) | {"connections": 32}
+
+    def register(self, username: str) -> None:
+        user = {"username": username, "email": f"{username}@example.org", "password": PASSWORD}
+        self._post("/auth/register", json=user)
 
     def _makers(self) -> dict[str, Callable[[Kit], Plan]]:
         return {
@@ -124,7 +142,7 @@ class Plans:
     @staticmethod
     def _client_credentials(kit: Kit) -> Plan:
         body = urlencode({"grant_type": "client_credentials"})
-        request = request_text("POST", "/oauth/token", FORM | kit.service, body)
+        request = request_text("POST", "/oauth/token", FORM | basic(kit.service_id, kit.service_secret), body)
         return fixed(request) | {"collect": '"access_token":'}
 
     @staticmethod
@@ -172,7 +190,12 @@ class Plans:
 
     @staticmethod
     def _token_by_token(kit: Kit, path: str, tokens: list[str]) -> Plan:
-        return fixed(*(request_text("POST", path, FORM | kit.service, f"token={token}") for token in tokens))
+        return fixed(
+            *(
+                request_text("POST", path, FORM | basic(kit.service_id, kit.service_secret), f"token={token}")
+                for token in tokens
+            )
+        )
 
     @staticmethod
     def _bearing(kit: Kit, path: str) -> Plan:
@@ -190,12 +213,15 @@ class Plans:
             client_name=f"app {alg}", grant_types=["authorization_code", "refresh_token"], first_party=True,
             scope="openid profile email offline_access posts:create", redirect_uris=[REDIRECT_URI], **common,
         )  # fmt: skip
-        kit = Kit(basic(*service), app[0], basic(*app))
+        kit = Kit(*service, app[0], basic(*app), connections)
         kit.cookie = self._sign_in(kit)
-        scope = "openid profile email posts:create"
-        kit.access_tokens = [self._tokens(kit, scope)["access_token"] for _ in range(min(connections, 32))]
-        kit.refresh_tokens = [self._tokens(kit, "posts:create")["refresh_token"] for _ in range(connections)]
+        self._renew(kit)
+        kit.refresh_tokens = self._families(kit, connections)
         return kit
+
+    def _renew(self, kit: Kit) -> None:
+        scope = "openid profile email posts:create"
+        kit.access_tokens = [self._tokens(kit, scope)["access_token"] for _ in range(min(kit.connections, 32))]
 
     def _client(self, **metadata: Any) -> tuple[str, str]:
         made = self._post("/clients", headers=self._admin, json=metadata)
@@ -219,6 +245,18 @@ class Plans:
         location = self._http.get(path, headers={"Cookie": kit.cookie}).headers["location"]
         code = httpx.URL(location).params["code"]
         return self._post("/oauth/token", data=self._exchange(code), headers=kit.app)
+
+    def _families(self, kit: Kit, count: int) -> list[str]:
+        """A refresh token of each, from several connections at once."""
+        ask = fixed(self._authorization(kit, "posts:create")) | {
+            "collect": "code=",
+            "connections": 8,
+            "most": count,
+        }
+        codes = send(self._port, ask, PATIENCE)["collected"]
+        bodies = [request_text("POST", "/oauth/token", FORM | kit.app, urlencode(self._exchange(c))) for c in codes]
+        exchange = {"kind": "queue", "requests": bodies, "connections": 8, "collect": '"refresh_token":'}
+        return list(send(self._port, exchange, PATIENCE)["collected"])
 
     def _login(self, login: str, password: str) -> dict[str, Any]:
         return self._post("/auth/login", json={"login": login, "password": password})

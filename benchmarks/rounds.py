@@ -1,18 +1,22 @@
 """Cells in turns: each round measures every cell once, so that a machine that is slow for a while is so for all."""
 
-import fcntl
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from benchmarks import sign_ins, verifier
 from benchmarks.deployments import COMMAND, Deployment, serving
 from benchmarks.measuring import Figures, Sample, measure
-from benchmarks.plans import NEEDS, PATHS, Plans
+from benchmarks.plans import MOST_CONNECTIONS, NEEDS, PATHS, Plans
+
+MAIN: Final = 32  # connections
+
+
+class Ended(Exception):
+    """Somebody asks for the end: what was measured so far is shown."""
 
 
 class Cell(NamedTuple):
@@ -24,8 +28,8 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """What is measured. `seconds`: of each sample; `rounds`: samples of each cell. `lock`: a file that is held
-    locked for a minute or two at a time, where others measure on the same machine."""
+    """What is measured. `seconds`: of each sample; `rounds`: samples of each cell; `starts`: of each server;
+    `people`: how many, in growth."""
 
     stores: tuple[str, ...] = ("embedded", "postgresql")
     algs: tuple[str, ...] = ("RS256", "ES256")
@@ -34,27 +38,23 @@ class Selection:
     rounds: int = 3
     seconds: float = 1.2
     sign_ins: int = 200
+    starts: int = 2
+    people: tuple[int, ...] = (1, 1_000, 1_000_000)
     workers: int = 2
-    lock: Path | None = None
 
-    def cells(self, stores: str) -> list[Cell]:
-        """Of one deployment, in the order in which they are measured."""
+    def cells(self, stores: str, number: int) -> list[Cell]:
+        """Of one deployment in this round, in the order in which they are measured. Where there are several numbers
+        of connections, those beside the main one have one sample."""
         return [
             Cell(stores, alg, path, connections)
             for connections in self.connections
+            if number == 0 or connections == MAIN or MAIN not in self.connections
             for alg in self.algs
             for path, signs in PATHS.items()
-            if path in self.paths and (signs or alg == self.algs[0])
+            if path in self.paths
+            and (signs or alg == self.algs[0])
+            and connections <= MOST_CONNECTIONS.get(path, connections)
         ]
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        if self.lock is None:
-            yield
-            return
-        with self.lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 class Bench:
@@ -66,54 +66,55 @@ class Bench:
         """What the report shows."""
         selection = self._selection
         with ExitStack() as stack:
-            with selection.alone():
-                deployments = {
-                    name: stack.enter_context(serving(name, workers=selection.workers, starts=2))
-                    for name in selection.stores
-                }
-                at_rest = {name: each.memory_mb() for name, each in deployments.items()}
-                plans = {
-                    name: Plans(each, selection.algs, max(selection.connections))
-                    for name, each in deployments.items()
-                }
-            for number in range(selection.rounds):
-                for name, deployment in deployments.items():
-                    with selection.alone():
+            deployments = {
+                name: stack.enter_context(serving(name, workers=selection.workers, starts=selection.starts))
+                for name in selection.stores
+            }
+            at_rest = {name: each.memory_mb() for name, each in deployments.items()}
+            most = max(selection.connections)
+            plans = {name: Plans(each, selection.algs, most) for name, each in deployments.items()}
+            is_whole = False
+            with suppress(Ended):
+                for number in range(selection.rounds):
+                    for name, deployment in deployments.items():
                         self._round(number, deployment, plans[name])
-            with selection.alone():
-                verified = verifier.figures(plans[selection.stores[0]], deployments[selection.stores[0]].url)
+                is_whole = True
+            first = selection.stores[0]
+            verified = verifier.figures(plans[first], deployments[first].url)
             memory = [_memory(name, at_rest[name], each.memory_mb()) for name, each in deployments.items()]
             starts = [_starts(name, each.starts) for name, each in deployments.items()]
+        refused = None
+        with suppress(Ended):
+            refused = self._sign_ins() if is_whole else None
         return {
             "cells": [cell._asdict() | Figures.of(found).as_json() for cell, found in self._samples.items()],
             "r_ms": sorted(sample.r_ms for found in self._samples.values() for sample in found),
             "verifier": verified,
             "memory": memory,
             "starts": starts,
-            "sign_ins": self._sign_ins(),
+            "sign_ins": refused,
         }
 
     def _round(self, number: int, deployment: Deployment, plans: Plans) -> None:
-        for cell in self._selection.cells(deployment.name):
+        plans.renew()
+        for cell in self._selection.cells(deployment.name, number):
             need = NEEDS.get(cell.path)
             if need and need not in self._selection.paths:
-                self._take(cell._replace(path=need), deployment, plans)
-            sample = self._take(cell, deployment, plans)
+                self._take(cell._replace(path=need), deployment, plans, warm=number > 0)
+            sample = self._take(cell, deployment, plans, warm=number > 0)
             self._samples[cell].append(sample)
             print_progress(number, cell, sample)
 
-    def _take(self, cell: Cell, deployment: Deployment, plans: Plans) -> Sample:
+    def _take(self, cell: Cell, deployment: Deployment, plans: Plans, *, warm: bool) -> Sample:
         plan = plans.plan(cell.path, cell.alg, cell.connections)
-        sample, outcome = measure(deployment, plan, self._selection.seconds, cell.path)
+        sample, outcome = measure(deployment, plan, self._selection.seconds, cell.path, warm=warm)
         plans.heard(cell.path, cell.alg, outcome)
         return sample
 
     def _sign_ins(self) -> dict[str, Any] | None:
         """None: not asked for."""
-        if not self._selection.sign_ins:
-            return None
-        with self._selection.alone():
-            return refused_sign_ins(self._selection.sign_ins, self._selection.workers)
+        selection = self._selection
+        return refused_sign_ins(selection.sign_ins, selection.workers) if selection.sign_ins else None
 
 
 def refused_sign_ins(count: int, workers: int) -> dict[str, Any]:
@@ -141,4 +142,4 @@ def _memory(stores: str, at_rest: Sequence[float], after: Sequence[float]) -> di
 
 
 def _starts(stores: str, seconds: Sequence[float]) -> dict[str, Any]:
-    return {"stores": stores, "first_s": seconds[0], "second_s": seconds[-1]}
+    return {"stores": stores, "first_s": seconds[0], "second_s": seconds[1] if len(seconds) > 1 else None}

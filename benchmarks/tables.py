@@ -18,14 +18,25 @@ def cell_rows(cells: Iterable[dict[str, Any]]) -> list[list[str]]:
             cell["path"],
             str(cell["connections"]),
             f"{cell['requests_per_s']:,.0f}",
-            f"{cell['p50_ms']:.1f}",
-            f"{cell['p99_ms']:.1f}",
+            _ms(cell["p50_ms"]),
+            _ms(cell["p99_ms"]),
             f"{cell['cpu_ms']:.3f}",
-            f"{cell['ratio']:.2f} ± {cell['spread'] / 2:.2f}",
+            ratio(cell),
             f"{cell['refused'] or ''}{' ' + str(cell['failed']) + ' failed' if cell['failed'] else ''}",
         ]
         for cell in cells
     ]
+
+
+def ratio(cell: dict[str, Any]) -> str:
+    """With half of the distance between its samples, where there are several."""
+    spread = f" ± {cell['spread'] / 2:.2f}" if cell["samples"] > 1 else ""
+    return f"{cell['ratio']:.2f}{spread}"
+
+
+def _ms(value: float | None) -> str:
+    """Nothing where it wasn't kept."""
+    return "" if value is None else f"{value:.1f}"
 
 
 CELL_HEAD = ("path", "connections", "requests/s", "p50 ms", "p99 ms", "CPU ms", "of R", "refused")

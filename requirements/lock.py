@@ -1,4 +1,5 @@
-"""Make the lock files: one for each extra of setup.cfg, and one for what builds the package.
+"""Make the lock files: one for each extra of setup.cfg, one for what builds the package, and one for the servers of
+others that the benchmarks compare with.
 
 `make lock` keeps the versions that still fit; `make lock ARGS=--upgrade` takes the newest of all, and
 `make lock ARGS="--upgrade-package flask"` of one. Where packages come from is nobody's business but that of the
@@ -41,6 +42,8 @@ def main() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     compile_lock("build", *within, of="-", standard_input="\n".join(build))
     compile_lock("tools", "--extra", "tools", *asked)
+    peers = "benchmarks/peers/requirements"
+    compile_lock(f"../{peers}", *asked, of=f"{peers}.in")
 
 
 if __name__ == "__main__":
