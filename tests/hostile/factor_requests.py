@@ -101,7 +101,7 @@ FACTORS += [
 ]
 FACTORS += [
     Hostile("a form in JSON", "/account/security", 400, "malformed_request", "POST", "{}", JSON, page=True),
-    Hostile("a page of nobody's", "/account/security/../admin", 404, "not_found", "GET", page=True),
+    Hostile("a page of nobody's", "/account/security/../elsewhere", 404, "not_found", "GET", page=True),
     Hostile("a method that is none", "/account", 405, "method_not_allowed", "PUT", "", FORM, page=True),
     # Who isn't signed in is led to the sign-in, and back to no other place.
     *(

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from tests.answers import faults, granted, word
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.hostile import requests
+from tests.hostile.console_requests import CONSOLE_REQUESTS
 from tests.hostile.every_endpoint import NOBODY
 from tests.hostile.factor_requests import FACTOR_REQUESTS
 from tests.hostile.fetch_requests import FETCHES
@@ -34,7 +35,9 @@ from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction
 from tokenserver.tokens.models import RefreshFamily, Session
 
-REQUESTS = requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS | MAIL_REQUESTS | FETCHES
+REQUESTS = (
+    requests.REQUESTS | REST_REQUESTS | OIDC_REQUESTS | FACTOR_REQUESTS | MAIL_REQUESTS | FETCHES | CONSOLE_REQUESTS
+)
 Fill = Callable[[str], str]
 Words = Mapping[str, str]
 
