@@ -3,6 +3,7 @@
 Tests that take `app` or `client` run once on SQLite and once on PostgreSQL, each with an empty database of its own.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
+from tokenserver.signals import lines
 from tokenserver.storage.feed import FeedRow
 from tokenserver.web import request_context
 
@@ -44,6 +46,18 @@ hypothesis_settings.load_profile("ci")
 thrift.begin()
 # Whoever starts the tests in the background lets SIGINT be ignored, which the servers and commands would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that a test runs in this process decides how the process logs."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    lines.configure("", "")
 
 
 @pytest.fixture(autouse=True)

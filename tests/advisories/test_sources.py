@@ -19,6 +19,7 @@ OF_TOKEN_LIBRARIES = {
     "joserfc.jwk.OKPKey",
     "joserfc.jwk.RSAKey",
     "joserfc.jws.JWSRegistry",
+    "joserfc.jwt",
     "joserfc.util.urlsafe_b64decode",
     "joserfc.util.urlsafe_b64encode",
 }

@@ -24,8 +24,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs/permissions.md"
 PEOPLE = ("guest", "user", "owner", "moderator", "admin", "custom", "disabled", "demoted", "client")
 # What has no role: protocol endpoints, pages, documents.
 OPEN = re.compile(
-    r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|login|consent|device|account|pages|forgot-password|"
-    r"reset-password|verify-email|admin/console)\b|/admin$"
+    r"/(oauth|\.well-known|docs|openapi\.json|healthz|readyz|metrics|login|register|consent|device|account|pages|"
+    r"forgot-password|reset-password|verify-email|admin/console)\b|/admin$"
 )
 
 

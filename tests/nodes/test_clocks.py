@@ -62,7 +62,9 @@ def test_a_node_whose_clock_is_an_hour_off(nodes, stores, server_of, seconds, wo
     off_by(node, seconds)
     node.launch()
     wait_until(lambda: readiness(node)[0] == 503, 60)
-    assert json.loads(readiness(node)[1]) == {"status": "not ready", "missing": ["clock"]}
+    answer = json.loads(readiness(node)[1])
+    assert (answer["status"], answer["missing"]) == ("not ready", ["clock"])
+    assert f"s {words} that of " in answer["parts"]["clock"]
     assert f"s {words} that of " in node.log_file.read_text()
 
     # Nothing is decided by it.
@@ -83,7 +85,9 @@ def test_a_node_whose_clock_is_an_hour_off(nodes, stores, server_of, seconds, wo
     for clock in ("clock of database", "clock of redis"):
         assert found[clock]["status"] == "fault", found
         assert f" s {words.split()[0]}" in found[clock]["detail"]
-    assert found["server"]["detail"] == "is running, but not ready: clock"
+    assert found["server"]["detail"].startswith(
+        "is running, but not ready: clock: The clock of this node is wrong."
+    )
 
     # The other nodes go on; nothing was ended or spent.
     assert [readiness(each)[0] for each in nodes] == [200, 200]

@@ -70,7 +70,7 @@ def test_claims_asked_for_by_name_are_consented_to(ann: Person, third_party: Sit
     assert isinstance(found, Page)
     page = ann.press(found, SIGN_IN, CALLBACK)
     assert isinstance(page, Page)
-    assert "email" in page.text
+    assert '<span id="consent-claims">e-mail address</span>' in page.text
     assert "code" in ann.walk(page, CALLBACK, [ALLOW]).parameters
     assert ann.authorize(asking(third_party, **wanted), CALLBACK).pressed == []
     assert ann.authorize(asking(third_party), CALLBACK).pressed == []

@@ -100,7 +100,7 @@ def test_ten_nodes_begin_at_once(environment, database, tmp_path):
         "users": 1,
         "roles": 3,
         "role_assignments": 1,
-        "clients": 1,
+        "clients": 2,
     }
     assert sum("Password:" in text for text in printed) == 1
     assert sum("first admin" in text for text in printed) == 1

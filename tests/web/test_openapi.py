@@ -38,7 +38,7 @@ from tokenserver.web.wire import gives, queries, refuses, takes
 # Blueprints for people.
 PAGES = {
     *("docs", "login", "consent", "device", "account", "assets"),
-    *("forgot_password", "reset_password", "verify_email"),
+    *("register", "forgot_password", "reset_password", "verify_email", "console", "console_entry"),
 }
 # They travel in a redirect to the client alone.
 REDIRECTED = {

@@ -17,14 +17,19 @@ from tokenserver.errors import ConfigurationError
 from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction, new_id
 
+# For other methods, a role or a client of that name.
+ALSO_NAMES = {
+    *("/roles/verify", "/admin/console/roles/preview", "/admin/console/roles/save", "/admin/console/clients/new"),
+}
+
 
 def endpoints(app: Flask) -> dict[str, set[str]]:
     """Paths, whose parameters are an id that nothing has, and the methods of each."""
     found: dict[str, set[str]] = {}
     for rule in app.url_map.iter_rules():
         path = re.sub("<[^>]*>", str(NOBODY), rule.rule)
-        if path == "/roles/verify":
-            continue  # for other methods it is a role of that name
+        if path in ALSO_NAMES:
+            continue
         found.setdefault(path, set()).update((rule.methods or set()) - {"OPTIONS"})
     return found
 

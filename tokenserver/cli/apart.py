@@ -6,7 +6,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tokenserver.errors import TokenserverError
+from tokenserver.errors import StoreUnavailable, TokenserverError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -41,4 +41,7 @@ def _tell(sender: "Connection", work: Callable[..., Any], arguments: tuple[Any, 
     try:
         sender.send((work(*arguments), None))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is raised there
+        driver_error = getattr(error.__cause__, "orig", None)
+        if isinstance(error, StoreUnavailable) and driver_error is not None:
+            error.private = f"{error.store}: {driver_error}"  # a cause isn't pickled
         sender.send((None, error))
