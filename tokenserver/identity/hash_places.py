@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,11 +31,16 @@ class HashPlaces:
     def __init__(self, folder: Path | None, count: int) -> None:
         self._door = [folder / "door"] if folder else []
         self._places = [folder / f"place-{number}" for number in range(count)] if folder else []
+        # Of this process no more threads look for a place than there are places: looking takes the interpreter's
+        # lock, five hundred times a second.
+        self._turns = threading.Semaphore(count)
 
     @contextmanager
     def one(self) -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE_SECONDS
         with ExitStack() as held:
+            if self._places and self._turns.acquire(timeout=PATIENCE_SECONDS):
+                held.callback(self._turns.release)
             # Of all processes one waits for a place, and the others before the door. Who gives a place back and
             # wants another one comes after who waited meanwhile.
             with _locked(self._door, deadline):
