@@ -10,6 +10,7 @@ from tests.redis_access import raw_redis
 from tests.redis_servers import Single
 from tokenserver.errors import ConfigurationError, StoreUnavailable
 from tokenserver.storage.redis import RedisReplaced, RedisStore
+from tokenserver.storage.redis_client import HeldConnections
 from tokenserver.storage.redis_node import PAUSE_SECONDS
 
 
@@ -169,3 +170,17 @@ def test_the_families_of_a_cluster_are_spread_over_its_buckets():
 def test_a_url_that_cant_be_meant_is_refused_by_its_fault(url, word):
     with pytest.raises(ConfigurationError, match=word):
         RedisStore(url)
+
+
+def test_a_forked_process_leaves_the_connections_of_its_parent_alone(own_redis, monkeypatch):
+    client = HeldConnections.from_url(own_redis.url())
+    ours = client.client_id()
+    assert client.client_id() == ours
+    held = client._idle
+    monkeypatch.setattr("tokenserver.storage.redis_client.os.getpid", lambda: -1)
+    assert client.client_id() != ours
+    assert len(held) == 1
+    client._idle, mine = held, client._idle
+    client.close()
+    for connection, _ in mine:
+        connection.disconnect()

@@ -5,6 +5,7 @@ pool, retries and measurements, costs more than all of that (docs/performance-pr
 here: who asks decides what may be sent again.
 """
 
+import os
 import time
 from collections import deque
 from typing import Any, Final
@@ -21,9 +22,12 @@ class HeldConnections(redis.Redis):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._idle: deque[tuple[Any, float]] = deque()  # its append and pop are atomic
+        self._process = os.getpid()
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Sent once, at most: what fails is not tried again."""
+        if self._process != os.getpid():  # forked since: the connections are the parent's, and so are their answers
+            self._idle, self._process = deque(), os.getpid()
         try:
             connection, since = self._idle.pop()
         except IndexError:
