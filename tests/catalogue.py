@@ -14,20 +14,25 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 import tokenserver
-from tokenserver.access.permissions import PERMISSIONS
+from tokenserver.access.permissions import BUILTIN_ROLES, PERMISSIONS
 from tokenserver.web.language import LANGUAGES, SOURCE
 
 ROOT: Final = Path(tokenserver.__file__).parent
-# Operators and programs read English: neither the console nor what only REST and OAuth say is translated.
+# What only REST and OAuth say is read by programs, and English.
 METHODS: Final = [
-    ("pages/admin/**.py", "ignore"),
-    ("pages/templates/admin/**.html", "ignore"),
     ("pages/**.py", "python"),
     ("pages/templates/**.html", "jinja2"),
     *(
         (f"{name}.py", "python")
         for name in (
+            "access/explain",
+            "access/guards",
+            "access/rights",
+            "access/roles",
+            "access/routes",
             "auth/registration",
+            "clients/reach",
+            "clients/registry",
             "identity/letters",
             "identity/links",
             "identity/notices",
@@ -37,6 +42,7 @@ METHODS: Final = [
             "identity/recovery",
             "identity/second_factors/factors",
             "identity/second_factors/passkeys",
+            "identity/user_session_routes",
             "web/language",
         )
     ),
@@ -55,6 +61,7 @@ KEYWORDS: Final = {
     "gettext": None,
     "ngettext": (1, 2),
     "marked": None,
+    "marked_plural": (1, 2),
     "FieldError": (2,),
     "NotFound": None,
     "Forbidden": None,
@@ -80,7 +87,7 @@ def extracted() -> Catalog:
     catalog = Catalog(charset="utf-8")
     for file, _, message, comments, context in extract_from_dir(ROOT, METHODS, OPTIONS, KEYWORDS, comment_tags=()):
         catalog.add(message, locations=[(file, None)], auto_comments=comments, context=context)
-    for sentence in PERMISSIONS.values():
+    for sentence in (*PERMISSIONS.values(), *(about for about, _ in BUILTIN_ROLES.values())):
         catalog.add(sentence, locations=[("access/permissions.py", None)])
     return catalog
 

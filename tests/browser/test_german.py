@@ -1,5 +1,6 @@
-"""One walk by somebody whose browser asks for German."""
+"""Walks by people whose browsers ask for German: its words are longer."""
 
+from tests.browser.test_admin import CONSOLE, enter
 from tests.conftest import PASSWORD
 
 
@@ -43,3 +44,20 @@ def test_a_walk_in_german(browsers, site, client_id):
     # What the application asks for comes before what the browser does.
     visitor.open(site.authorization_request(client_id, ui_locales="en de"))
     assert visitor.page.title() == "Sign in"
+
+
+def test_the_console_in_german(browsers, site):
+    visitor = browsers(locale="de-DE")
+    username = site.somebody()
+    enter(visitor)
+    visitor.page.click("#go-users")
+    visitor.page.click(f"text={username}")
+    visitor.page.fill("#add", "moderator")
+    visitor.page.click("#give-role")
+    assert "1 Person erhält posts:delete:any." in visitor.text("#effect")
+    visitor.page.click("#confirm")
+    visitor.check("german-console-user")
+    for section, title in (("roles", "Rollen"), ("keys", "Schlüssel"), ("log", "Protokoll")):
+        visitor.open(f"{CONSOLE}/{section}")
+        assert visitor.text("h1") == title
+        visitor.check(f"german-console-{section}")

@@ -68,13 +68,11 @@ def test_everything_is_translated_with_all_that_is_filled_in(name: str):
 
 def test_no_template_says_anything_outside_the_catalogue():
     """Between tags, and in what is read aloud."""
-    for path in (catalogue.ROOT / "pages" / "templates").glob("*.html"):
-        if path.name.startswith("admin"):
-            continue
+    for path in (catalogue.ROOT / "pages" / "templates").rglob("*.html"):
         text = OURS.sub("", path.read_text(encoding="utf-8"))
         left = re.sub(r"<[^>]*>", " ", text).split()
-        assert not [word for word in left if word.strip(".,:()")], path.name
-        assert not re.findall(r'(?:alt|title|aria-label|placeholder)="\w', text), path.name
+        assert not [word for word in left if any(map(str.isalpha, word))], path.name
+        assert not re.findall(r'(?:alt|title|aria-label|placeholder|data-label)="\w', text), path.name
 
 
 # Which one

@@ -16,7 +16,10 @@ TITLES: Final = {
     403: marked("Not allowed"),
     404: marked("Not found"),
     405: marked("This can't be done"),
+    409: marked("This can't be done"),
+    412: marked("Changed meanwhile"),
     413: marked("Too much was sent"),
+    422: marked("This can't be done"),
     429: marked("Too many requests"),
     500: marked("Something went wrong"),
     503: marked("Not available right now"),
@@ -38,6 +41,10 @@ GENERAL: Final = (
     marked("Too many sign-ins at this moment. Try again."),
     marked("Too many sign-ins of this account failed. Wait, or send the code of your second factor too."),
 )
+
+
+def title_of(status: int) -> str:
+    return translated(TITLES.get(status, HTTPStatus(status).phrase))
 
 
 def render(failure: Failure, error: Exception) -> Response:
@@ -63,7 +70,7 @@ def page(
     response = render_page(
         "error.html",
         status,
-        title=translated(TITLES.get(status, HTTPStatus(status).phrase)),
+        title=title_of(status),
         code=code,
         sentence=translated(detail),
         # WCAG 2.2, success criterion 3.1.2: what is told to developers is said in English.

@@ -1,5 +1,6 @@
 """From a template to an answer: escaped, never stored, and with a policy (CSP level 3) of what the page may do."""
 
+import re
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,7 +8,7 @@ from typing import Any, Final
 
 from flask import Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tokenserver.pages import assets
 from tokenserver.web import language
@@ -26,12 +27,38 @@ TEMPLATES.install_gettext_callables(language.translated, language.plural, newsty
 TEMPLATES.globals |= {"asset": assets.address, "refusal": None}
 
 
+# RFC 3339, in UTC.
+INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)")
+
+
 def _time(moment: datetime, text: str) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%MZ}", text)
 
 
-TEMPLATES.filters["day"] = lambda moment: _time(moment, language.day(moment))
-TEMPLATES.filters["minute"] = lambda moment: _time(moment, language.minute(moment))
+def _instant(moment: datetime | str, *, seconds: bool = False) -> Markup:
+    """`moment`: one of RFC 3339 when it is a text."""
+    at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return _time(at, language.instant(at, seconds=seconds))
+
+
+def _said(sentence: str) -> Markup:
+    """A sentence of an endpoint, translated where it can be; else marked as English (WCAG 2.2, 3.1.2)."""
+    found = INSTANT.search(sentence)
+    known = sentence.replace(found[0], "{at}") if found else sentence
+    if not language.is_translated(known):
+        return Markup('<span lang="en">{}</span>').format(sentence)
+    text = escape(language.translated(known))
+    return text.format(at=_instant(found[0], seconds=True)) if found else text
+
+
+TEMPLATES.filters |= {
+    "day": lambda moment: _time(moment, language.day(moment)),
+    "minute": lambda moment: _time(moment, language.minute(moment)),
+    "instant": _instant,
+    "number": language.number,
+    "translated": language.translated,
+    "said": _said,
+}
 
 
 def render(
@@ -50,8 +77,7 @@ def render(
     origins of pages that are embedded. `connects`: what scripts may ask. `has_script`: the template has an inline
     script, with the attribute `nonce="{{ nonce }}"`. `has_assets`: it has one of ours, by its address."""
     nonce = secrets.token_urlsafe(16) if has_script else ""
-    # The console is for operators, and English.
-    spoken = language.SOURCE if template.startswith("admin") else language.current_language()
+    spoken = language.current_language()
     known = {"nonce": nonce, "request_id": current().request_id, "language": spoken}
     text = TEMPLATES.get_template(template).render(known | values)
     response = Response(text, status, mimetype="text/html")

@@ -23,6 +23,11 @@ def marked(text: str) -> str:
     return text
 
 
+def marked_plural(one: str, many: str) -> tuple[str, str]:
+    """The same for what `plural` takes."""
+    return one, many
+
+
 MONTHS: Final = (
     marked("January"),
     marked("February"),
@@ -93,6 +98,18 @@ def day(moment: datetime) -> str:
 def minute(moment: datetime) -> str:
     """ "27 November 2026, 14:05 UTC". `moment`: in UTC."""
     return translated(marked("{day}, {time} UTC")).format(day=day(moment), time=f"{moment:%H:%M}")
+
+
+def instant(moment: datetime, *, seconds: bool = False) -> str:
+    """ "2026-11-27 14:05", or with `seconds` "2026-11-27 14:05:09"."""
+    pattern = translated(marked("{year}-{month}-{day} {time}"))
+    time = f"{moment:%H:%M:%S}" if seconds else f"{moment:%H:%M}"
+    return pattern.format(year=moment.year, month=f"{moment:%m}", day=f"{moment:%d}", time=time)
+
+
+def number(value: int) -> str:
+    """ "1,234"."""
+    return f"{value:,}".replace(",", translated(marked("1,234"))[1])
 
 
 @functools.cache

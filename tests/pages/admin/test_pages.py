@@ -355,6 +355,10 @@ class TestKeysLogAndStatistics:
         assert page.text.count("<tr data-id=") == 3
         assert text_of(admin.open("/log?since=yesterday", status=422), "error-code") == "validation_failed"
         assert "Nothing is found" in admin.open("/log?actor=nobody").text
+        page = admin.open(
+            "/log/rows?path=/auth/register&request_id=&since=2026-01-01T00:00:00Z&action=user:created"
+        )
+        assert page.text.count("<tr data-id=") == 2
 
     def test_how_far_the_log_is_vouched_for(self, admin: Visitor, rooms: Rooms):
         rooms.sealer.seal()

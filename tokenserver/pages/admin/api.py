@@ -10,6 +10,7 @@ from flask import Flask, request
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
 
+from tokenserver.web.language import current_language
 from tokenserver.web.request_context import current
 
 # Of a dry run's answer, as of a real one's.
@@ -42,7 +43,7 @@ class Refused(Exception):
     @property
     def detail(self) -> str:
         body = self.answer.body if isinstance(self.answer.body, dict) else {}
-        return str(body.get("detail") or body.get("error_description") or "Something went wrong.")
+        return str(body.get("detail") or body.get("error_description") or "The server met an unexpected condition.")
 
     @property
     def fields(self) -> list[dict[str, str]]:
@@ -59,7 +60,7 @@ class Api:
     origin: str
     token: str | None = field(default=None, repr=False)
 
-    def get(self, path: str, **query: object) -> Any:
+    def get(self, path: str, /, **query: object) -> Any:
         """The body. Raises Refused."""
         return self.ask("GET", path, query=query).body
 
@@ -75,6 +76,7 @@ class Api:
     ) -> Answer:
         """`match`: the version that a write may replace (RFC 9110 section 13.1.1). Raises Refused."""
         headers = {"X-Request-ID": current().request_id or "", "User-Agent": request.headers.get("User-Agent", "")}
+        headers["Accept-Language"] = current_language()  # of a mail that comes of it
         headers |= {"Authorization": f"Bearer {self.token}"} if self.token else {}
         headers |= {"If-Match": match} if match else {}
         sent = {name: str(value) for name, value in (query or {}).items() if value not in {None, ""}}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tokenserver.web.language import marked, marked_plural, number, plural, translated
+
 WIDTH: Final = 400
 # Of a row: its words above, its bar below.
 ROW: Final = 40
@@ -14,6 +16,9 @@ NUMBER: Final = 56
 LONGEST_LABEL: Final = 44
 # Shorter ones could not be seen.
 LEAST: Final = 2.0
+ABOUT: Final = marked_plural(
+    "{count} bar. It is {label}: {total}.", "{count} bars. The longest is {label}: {total}."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
+    """`title`, `series`: in English, as the catalogue has them."""
+
     title: str
     series: tuple[str, ...]
     rows: tuple[Bar, ...]
@@ -53,9 +60,9 @@ class Bars:
     def description(self) -> str:
         """For who can't see it; the table says it all."""
         if not self.rows:
-            return "Nothing to show."
-        first = self.rows[0]
-        return f"{len(self.rows)} bars. The longest is {first.label}: {first.total:,}."
+            return translated(marked("Nothing to show."))
+        first, count = self.rows[0], len(self.rows)
+        return plural(*ABOUT, count).format(count=count, label=first.label, total=number(first.total))
 
 
 def bars(title: str, series: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Bars:

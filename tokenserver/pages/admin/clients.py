@@ -9,11 +9,12 @@ from werkzeug.exceptions import BadRequest
 
 from tokenserver.pages.admin.api import DRY_RUN, Refused
 from tokenserver.pages.admin.console import Fields, Pages, go, show
-from tokenserver.pages.admin.effect import sentences
+from tokenserver.pages.admin.effect import Sessions, sentences
 from tokenserver.pages.admin.first_token import steps
 from tokenserver.pages.admin.kinds import KINDS
 from tokenserver.pages.admin.sign_in import HOME, Admin
 from tokenserver.pages.forms import Forms
+from tokenserver.web.language import marked, translated
 
 SHOWN: Final = 25
 # Members of an answer that can't be sent back.
@@ -80,8 +81,8 @@ def rotate_secret(admin: Admin, fields: Fields, client_id: str) -> Response:
         answer = admin.api.ask("POST", f"{_path(client_id)}/secret", match=fields["match"]).body
         return _with_secret(admin, admin.api.get(_path(client_id)), answer["client_secret"])
     admin.api.ask("POST", f"{_path(client_id)}/secret", query=DRY_RUN)
-    found = ["The old secret fails from the next request on. Sessions and tokens stay"]
-    return _preview(admin, client_id, "Make a new secret", "secret", found)
+    found = [translated(marked("The old secret fails from the next request on. Sessions and tokens stay."))]
+    return _preview(admin, client_id, translated(marked("Make a new secret")), "secret", found)
 
 
 @PAGES.action("/clients/<client_id>/delete", needs="clients:write")
@@ -90,8 +91,8 @@ def delete_client(admin: Admin, fields: Fields, client_id: str) -> Response:
         admin.api.ask("DELETE", _path(client_id), match=fields["match"])
         return go("/clients", "deleted")
     effect = admin.api.ask("DELETE", _path(client_id), query=DRY_RUN).body
-    found = sentences(effect, "end") or ["No live session ends"]
-    return _preview(admin, client_id, "Delete the client", "delete", found)
+    found = sentences(effect, Sessions.END) or [translated(marked("No live session ends."))]
+    return _preview(admin, client_id, translated(marked("Delete the client")), "delete", found)
 
 
 def _path(client_id: str) -> str:

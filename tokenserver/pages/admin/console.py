@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -16,14 +15,26 @@ from tokenserver.pages.admin.sign_in import HOME, Admin, SignIn
 from tokenserver.pages.forms import Forms
 from tokenserver.pages.rendering import go_on, render
 from tokenserver.verify.errors import InsufficientUserAuthentication
+from tokenserver.web.language import marked
 
 Fields = Mapping[str, str]
 View = Callable[..., Response]
+# States and outcomes, as REST has them.
+WORDS: Final = (
+    marked("active"),
+    marked("disabled"),
+    marked("next"),
+    marked("retired"),
+    marked("success"),
+    marked("denied"),
+    marked("failed"),
+)
 LACKING: Final = ("permission_denied", "insufficient_scope")
 
 
 class Section(NamedTuple):
-    """`needs`: the permission without which it is not offered."""
+    """`title`, `about`: in English, as the catalogue has them. `needs`: the permission without which it is not
+    offered."""
 
     name: str
     title: str
@@ -32,25 +43,34 @@ class Section(NamedTuple):
 
 
 SECTIONS: Final = (
-    Section("users", "Users", "users:list", "Look somebody up, give roles, disable, end sessions."),
-    Section("roles", "Roles", "roles:read", "Which role permits what, and what a change would do to whom."),
-    Section("clients", "Clients", "clients:read", "Applications and services that get tokens here."),
-    Section("keys", "Keys", "keys:read", "The keys that sign: next, active, retired."),
-    Section("log", "Log", "logs:read", "Who did what, live, and how far that is vouched for."),
-    Section("stats", "Statistics", "stats:read", "How rights are spread, and how often they are used."),
-    Section("explain", "Explain", "roles:read", "Why somebody may do something, or may not."),
+    Section("users", marked("Users"), "users:list", marked("Look somebody up, give roles, disable, end sessions.")),
+    Section(
+        "roles",
+        marked("Roles"),
+        "roles:read",
+        marked("Which role permits what, and what a change would do to whom."),
+    ),
+    Section(
+        "clients", marked("Clients"), "clients:read", marked("Applications and services that get tokens here.")
+    ),
+    Section("keys", marked("Keys"), "keys:read", marked("The keys that sign: next, active, retired.")),
+    Section("log", marked("Log"), "logs:read", marked("Who did what, live, and how far that is vouched for.")),
+    Section(
+        "stats", marked("Statistics"), "stats:read", marked("How rights are spread, and how often they are used.")
+    ),
+    Section("explain", marked("Explain"), "roles:read", marked("Why somebody may do something, or may not.")),
 )
 # What was done, told on the page that comes after it; by a word in its address.
 DONE: Final = {
-    "saved": "Saved. It holds from the next request on.",
-    "created": "Created.",
-    "deleted": "Deleted.",
-    "disabled": "Disabled. Every session has ended.",
-    "enabled": "Enabled.",
-    "ended": "Ended, with all tokens that were issued in it.",
-    "factors-removed": "The second factors are removed. The password is enough now.",
-    "mailed": "If this server can reach the address, a link to set a new password is on its way.",
-    "rotated": "Rotated. Every process signs with the new key within a minute.",
+    "saved": marked("Saved. It holds from the next request on."),
+    "created": marked("Created."),
+    "deleted": marked("Deleted."),
+    "disabled": marked("Disabled. Every session has ended."),
+    "enabled": marked("Enabled."),
+    "ended": marked("Ended, with all tokens that were issued in it."),
+    "factors-removed": marked("The second factors are removed. The password is enough now."),
+    "mailed": marked("If this server can reach the address, a link to set a new password is on its way."),
+    "rotated": marked("Rotated. Every process signs with the new key within a minute."),
 }
 
 
@@ -125,7 +145,7 @@ class Console:
             admin,
             "refused.html",
             refused.status,
-            title=HTTPStatus(refused.status).phrase,
+            title=error.title_of(refused.status),
             refused=refused,
             lacks=needs if refused.code in LACKING else None,
             retry_after=refused.answer.headers.get("Retry-After"),

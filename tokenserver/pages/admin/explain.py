@@ -1,7 +1,6 @@
 """`/admin/console/explain`: why somebody may do something, or what is missing."""
 
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from flask import Response
 
@@ -25,7 +24,7 @@ def explain(admin: Admin) -> Response:
     found, refused = None, None
     if query["user"] and query["permission"]:
         try:
-            found = _read(admin.api.get("/admin/explain", **query))
+            found = admin.api.get("/admin/explain", **query)
         except Refused as error:
             if error.status not in UNANSWERABLE:
                 raise
@@ -40,9 +39,3 @@ def explain(admin: Admin) -> Response:
         refused=refused,
         permissions=PERMISSIONS,
     )
-
-
-def _read(found: dict[str, Any]) -> dict[str, Any]:
-    for grant in found["grants"]:
-        grant["granted_at"] = datetime.fromisoformat(grant["granted_at"])
-    return found

@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 
 from tokenserver.clients.registry import BUILTIN
 from tokenserver.oauth.endpoints import path_of
+from tokenserver.web.language import marked
 
 
 class Step(NamedTuple):
-    """`text`: a command, or an address to open."""
+    """`what`: in English, as the catalogue has it. `text`: a command, or an address to open."""
 
     what: str
     text: str
@@ -28,7 +29,7 @@ def steps(client: Mapping[str, Any], secret: str | None, issuer: str) -> list[St
         return _of_code(client, secret, issuer)
     if "client_credentials" in grant_types:
         form = {"grant_type": "client_credentials"}
-        return [Step("Get a token", _curl(issuer + path_of("token_endpoint"), client, secret, form))]
+        return [Step(marked("Get a token"), _curl(issuer + path_of("token_endpoint"), client, secret, form))]
     for grant_type in grant_types:
         if grant_type.endswith(":device_code"):
             return _of_device(client, secret, issuer, grant_type)
@@ -57,11 +58,11 @@ def _of_code(client: Mapping[str, Any], secret: str | None, issuer: str) -> list
     sent = {name: value for name, value in query.items() if value}
     return [
         Step(
-            "Open in a browser, and take the code from the address that you come back to",
+            marked("Open in a browser, and take the code from the address that you come back to"),
             f"{issuer}{path_of('authorization_endpoint')}?{urlencode(sent)}",
         ),
         Step(
-            "Within a minute, put it in the place of CODE",
+            marked("Within a minute, put it in the place of CODE"),
             _curl(issuer + path_of("token_endpoint"), client, secret, form),
         ),
     ]
@@ -72,11 +73,11 @@ def _of_device(client: Mapping[str, Any], secret: str | None, issuer: str, grant
     asked = {"scope": client["scope"]} if client["scope"] else {}
     return [
         Step(
-            "Ask for a code; its user types it in at the address in the answer",
+            marked("Ask for a code; its user types it in at the address in the answer"),
             _curl(issuer + path_of("device_authorization_endpoint"), client, secret, asked),
         ),
         Step(
-            "Then put device_code in the place of DEVICE_CODE",
+            marked("Then put device_code in the place of DEVICE_CODE"),
             _curl(issuer + path_of("token_endpoint"), client, secret, form),
         ),
     ]

@@ -11,6 +11,7 @@ from tokenserver.pages.admin.charts import timeline
 from tokenserver.pages.admin.console import Fields, Pages, go, show
 from tokenserver.pages.admin.sign_in import HOME, Admin
 from tokenserver.storage.sql import utc_now
+from tokenserver.web.language import day, marked, translated
 
 MOST: Final = 100
 ORDER: Final = ("next", "active", "retired")
@@ -34,14 +35,16 @@ def rotate_keys(admin: Admin, fields: Fields) -> Response:
         return go("/keys", "rotated")
     admin.api.ask("POST", "/admin/keys/rotate", query=DRY_RUN)
     found = [
-        "The next key of each algorithm signs from then on, and a new next one is published",
-        "The old key stays published until the last token that it signed has expired: no token fails",
+        translated(marked("The next key of each algorithm signs from then on, and a new next one is published.")),
+        translated(
+            marked("The old key stays published until the last token that it signed has expired: no token fails.")
+        ),
     ]
     return show(
         admin,
         "preview.html",
         section="keys",
-        what="Rotate the signing keys",
+        what=translated(marked("Rotate the signing keys")),
         whom=None,
         sentences=found,
         action=f"{HOME}/keys/rotate",
@@ -62,4 +65,5 @@ def _place(key: dict[str, Any]) -> tuple[int, float]:
 
 def _alg(alg: str, keys: Sequence[dict[str, Any]]) -> dict[str, Any]:
     its = [key for key in keys if key["alg"] == alg]
-    return {"alg": alg, "keys": its, "timeline": timeline(its, utc_now())}
+    line = timeline(its, utc_now())
+    return {"alg": alg, "keys": its, "timeline": line, "since": day(line.begin)}

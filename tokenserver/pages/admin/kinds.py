@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tokenserver.clients.metadata import DEVICE_CODE
+from tokenserver.web.language import marked
 
 
 @dataclass(frozen=True)
@@ -25,35 +26,35 @@ class Kind:
 _CODE: Final = {"grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"]}
 KINDS: Final = {
     "web": Kind(
-        "Web application",
-        "Runs on a server, which keeps a secret. Its users sign in here and come back with a code.",
+        marked("Web application"),
+        marked("Runs on a server, which keeps a secret. Its users sign in here and come back with a code."),
         _CODE | {"token_endpoint_auth_method": "client_secret_basic"},
         "openid profile email",
         "https://app.example/callback",
     ),
     "spa": Kind(
-        "Single-page app",
-        "Runs in the browser, where no secret is one: a code with PKCE instead.",
+        marked("Single-page app"),
+        marked("Runs in the browser, where no secret is one: a code with PKCE instead."),
         _CODE | {"token_endpoint_auth_method": "none"},
         "openid profile email",
         "https://app.example/",
     ),
     "native": Kind(
-        "Native or mobile app",
-        "Installed on a device: a code with PKCE, and a return by its own scheme or the loopback address.",
+        marked("Native or mobile app"),
+        marked("Installed on a device: a code with PKCE, and a return by its own scheme or the loopback address."),
         _CODE | {"token_endpoint_auth_method": "none", "application_type": "native"},
         "openid profile email offline_access",
         "com.example.app:/callback",
     ),
     "service": Kind(
-        "Service",
-        "Acts for itself, without any user: a secret, and the permissions that it is given.",
+        marked("Service"),
+        marked("Acts for itself, without any user: a secret, and the permissions that it is given."),
         {"grant_types": ["client_credentials"], "token_endpoint_auth_method": "client_secret_basic"},
         "",
     ),
     "device": Kind(
-        "Device",
-        "Has no browser, such as a television or a command: its user types a code elsewhere.",
+        marked("Device"),
+        marked("Has no browser, such as a television or a command: its user types a code elsewhere."),
         {"grant_types": [DEVICE_CODE, "refresh_token"], "token_endpoint_auth_method": "none"},
         "openid profile offline_access",
     ),

@@ -9,9 +9,10 @@ from flask import Response
 
 from tokenserver.pages.admin.api import DRY_RUN, Refused
 from tokenserver.pages.admin.console import Fields, Pages, go, show
-from tokenserver.pages.admin.effect import sentences
+from tokenserver.pages.admin.effect import Sessions, sentences
 from tokenserver.pages.admin.sign_in import HOME, Admin
 from tokenserver.pages.forms import Forms
+from tokenserver.web.language import marked, translated
 
 SHOWN: Final = 20
 PAGE: Final = 100
@@ -83,9 +84,9 @@ def delete_role(admin: Admin, fields: Fields, role: str) -> Response:
         admin,
         "preview.html",
         section="roles",
-        what="Delete the role",
+        what=translated(marked("Delete the role")),
         whom=seen.body["name"],
-        sentences=["Nobody holds it"],
+        sentences=[translated(marked("Nobody holds it."))],
         action=f"{back}/delete",
         back=back,
         fields={"match": seen.headers["ETag"]},
@@ -131,7 +132,7 @@ def _rehearsed(admin: Admin, change: Change) -> Change:
         effect = _put(admin, change, seen.body["permissions"], query=DRY_RUN).body
     except Refused as refused:
         return Change(change.role, change.gains, change.loses, refused=refused)
-    found = sentences(effect, "are touched") or ["Nobody gains or loses anything"]
+    found = sentences(effect, Sessions.TOUCHED) or [translated(marked("Nobody gains or loses anything."))]
     return Change(change.role, change.gains, change.loses, seen.headers["ETag"], tuple(found))
 
 

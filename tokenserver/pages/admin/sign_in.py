@@ -28,6 +28,7 @@ from tokenserver.verify.compact import decode
 from tokenserver.verify.json_object import json_object
 from tokenserver.verify.jwks import KeySource
 from tokenserver.web.cookies import Cookies, new_cookie
+from tokenserver.web.language import current_language, marked
 from tokenserver.web.request_context import current
 
 HOME: Final = "/admin/console"
@@ -36,7 +37,7 @@ CALLBACK: Final = f"{HOME}/callback"
 SCOPE: Final = " ".join(["openid", *sorted(PERMISSIONS)])
 # ms: an access token is renewed so long before it expires, and looked at no sooner than that again.
 EARLY: Final = 5_000
-OVER: Final = "This sign-in is over, or it began in another browser. Open the console again."
+OVER: Final = marked("This sign-in is over, or it began in another browser. Open the console again.")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class SignIn:
             data={"nonce": nonce, "code_verifier": verifier},
         )
         challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        if "ui_locales" in request.args:
+            parameters["ui_locales"] = current_language()
         query = urlencode(
             {
                 "response_type": "code",

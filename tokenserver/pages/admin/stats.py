@@ -1,7 +1,6 @@
 """`/admin/console/stats`: how rights are spread and how often they were used, drawn on the server."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from flask import Response
@@ -10,8 +9,14 @@ from tokenserver.pages.admin.charts import Bars, bars
 from tokenserver.pages.admin.console import Pages, show
 from tokenserver.pages.admin.sign_in import Admin
 from tokenserver.pages.forms import Forms
+from tokenserver.web.language import marked, translated
 
-WINDOWS: Final = {"1h": "the last hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+WINDOWS: Final = {
+    "1h": marked("the last hour"),
+    "24h": marked("24 hours"),
+    "7d": marked("7 days"),
+    "30d": marked("30 days"),
+}
 # Of each chart; the table below it has the same rows, and REST has all of them.
 MOST: Final = 12
 
@@ -27,7 +32,7 @@ def show_stats(admin: Admin) -> Response:
         admin,
         "stats/show.html",
         section="stats",
-        found=found | {"since": datetime.fromisoformat(found["since"])},
+        found=found,
         window=window,
         windows=WINDOWS,
         charts=_charts(found),
@@ -36,34 +41,35 @@ def show_stats(admin: Admin) -> Response:
 
 
 def _charts(found: Mapping[str, Any]) -> list[Bars]:
+    nowhere = translated(marked("no endpoint"))
     return [
         bars(
-            "Requests by permission",
-            ("allowed", "denied"),
+            marked("Requests by permission"),
+            (marked("allowed"), marked("denied")),
             _most([(each["permission"], each["allowed"], each["denied"]) for each in found["permissions"]]),
         ),
         bars(
-            "Tokens by grant and client",
-            ("tokens",),
+            marked("Tokens by grant and client"),
+            (marked("tokens"),),
             _most(
                 [(f"{_short(each['grant_type'])} · {each['client_id']}", each["count"]) for each in found["tokens"]]
             ),
         ),
         bars(
-            "Denials by endpoint",
-            ("denied",),
+            marked("Denials by endpoint"),
+            (marked("denied"),),
             _most(
-                [(f"{each['endpoint'] or 'none'} · {each['reason']}", each["count"]) for each in found["denials"]]
+                [(f"{each['endpoint'] or nowhere} · {each['reason']}", each["count"]) for each in found["denials"]]
             ),
         ),
         bars(
-            "Users by role",
-            ("users",),
+            marked("Users by role"),
+            (marked("users"),),
             _most([(each["role"], each["user_count"]) for each in found["roles"]]),
         ),
         bars(
-            "Users by permission",
-            ("users",),
+            marked("Users by permission"),
+            (marked("users"),),
             _most([(each["permission"], each["holder_count"]) for each in found["permissions"]]),
         ),
     ]

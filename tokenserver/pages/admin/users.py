@@ -9,9 +9,10 @@ from werkzeug.exceptions import BadRequest
 
 from tokenserver.pages.admin.api import DRY_RUN
 from tokenserver.pages.admin.console import Fields, Pages, go, show
-from tokenserver.pages.admin.effect import sentences
+from tokenserver.pages.admin.effect import Sessions, sentences
 from tokenserver.pages.admin.sign_in import HOME, Admin
 from tokenserver.pages.forms import Forms
+from tokenserver.web.language import marked, translated
 
 SHOWN: Final = 25
 # Of the roles of a user, and of those that are suggested.
@@ -53,8 +54,9 @@ def change_roles(admin: Admin, fields: Fields, user_id: UUID) -> Response:
         admin.api.ask("PUT", path, json=body, match=fields["match"])
         return go(f"/users/{user_id}", "saved")
     effect = admin.api.ask("PUT", path, query=DRY_RUN, json=body).body
-    what = f"Give {fields['add']}" if "add" in fields else f"Take {fields['remove']} away"
-    return _preview(admin, seen.body, what, "roles", sentences(effect, "are touched"), seen.headers, fields)
+    words = marked("Give {role}") if "add" in fields else marked("Take {role} away")
+    what = translated(words).format(role=fields.get("add") or fields["remove"])
+    return _preview(admin, seen.body, what, "roles", sentences(effect, Sessions.TOUCHED), seen.headers, fields)
 
 
 @PAGES.action("/users/<uuid:user_id>/status", needs="users:write")
@@ -65,8 +67,9 @@ def change_status(admin: Admin, fields: Fields, user_id: UUID) -> Response:
         return go(f"/users/{user_id}", "enabled" if body["status"] == "active" else "disabled")
     effect = admin.api.ask("PUT", path, query=DRY_RUN, json=body).body
     seen = admin.api.ask("GET", f"/users/{user_id}")
-    what = "Enable the account" if body["status"] == "active" else "Disable the account"
-    return _preview(admin, seen.body, what, "status", sentences(effect, "end"), seen.headers, fields)
+    what = marked("Enable the account") if body["status"] == "active" else marked("Disable the account")
+    found = sentences(effect, Sessions.END)
+    return _preview(admin, seen.body, translated(what), "status", found, seen.headers, fields)
 
 
 @PAGES.action("/users/<uuid:user_id>/sessions", needs="users:write")
@@ -79,8 +82,8 @@ def end_sessions(admin: Admin, fields: Fields, user_id: UUID) -> Response:
     else:
         effect = admin.api.ask("DELETE", path, query=DRY_RUN).body
         seen = admin.api.ask("GET", f"/users/{user_id}")
-        found = sentences(effect, "end")
-        return _preview(admin, seen.body, "End all sessions", "sessions", found, seen.headers, fields)
+        what, found = translated(marked("End all sessions")), sentences(effect, Sessions.END)
+        return _preview(admin, seen.body, what, "sessions", found, seen.headers, fields)
     return go(f"/users/{user_id}", "ended")
 
 
@@ -90,8 +93,9 @@ def remove_factors(admin: Admin, fields: Fields, user_id: UUID) -> Response:
         admin.api.ask("DELETE", f"/users/{user_id}/second-factors")
         return go(f"/users/{user_id}", "factors-removed")
     seen = admin.api.ask("GET", f"/users/{user_id}")
-    found = ["The password alone is enough to sign in from then on. Live sessions stay"]
-    return _preview(admin, seen.body, "Remove all second factors", "second-factors", found, seen.headers, fields)
+    what = translated(marked("Remove all second factors"))
+    found = [translated(marked("The password alone is enough to sign in from then on. Live sessions stay."))]
+    return _preview(admin, seen.body, what, "second-factors", found, seen.headers, fields)
 
 
 @PAGES.action("/users/<uuid:user_id>/password", needs="users:read")

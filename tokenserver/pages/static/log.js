@@ -19,7 +19,7 @@
       // What somebody reads stays as it is.
       if (box.checked && !isBusy()) rows.replaceChildren(...parsed(text));
     } catch {
-      words = "The log can't be read just now. Load the page again if this stays.";
+      words = box.dataset.failure;
     }
     if (state.textContent !== words) state.textContent = words;
     if (box.checked) timer = setTimeout(document.hidden ? wait : look, 3000);
