@@ -33,6 +33,7 @@ from tokenserver.config import Settings
 from tokenserver.rooms import Rooms
 from tokenserver.signals import lines
 from tokenserver.storage.feed import FeedRow
+from tokenserver.storage.redis_client import Line
 from tokenserver.web import request_context
 
 # A server of the reader's own, such as CockroachDB, for which no package carries one.
@@ -339,14 +340,17 @@ def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     @contextmanager
     def counting() -> Iterator[Counter]:
         counter = Counter()
-        send = AbstractConnection.send_packed_command
 
-        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-            counter.count += 1
-            return send(self, *args, **kwargs)
+        def counted(send: Callable[..., Any]) -> Callable[..., Any]:
+            def count_and_send(*args: Any, **kwargs: Any) -> Any:
+                counter.count += 1
+                return send(*args, **kwargs)
+
+            return count_and_send
 
         with monkeypatch.context() as patch:
-            patch.setattr(AbstractConnection, "send_packed_command", counted)
+            for sender, name in ((AbstractConnection, "send_packed_command"), (Line, "send_and_receive")):
+                patch.setattr(sender, name, counted(getattr(sender, name)))
             yield counter
 
     return counting

@@ -23,8 +23,11 @@ from tokenserver.storage.sql import unhurried, utc_now
 logger = logging.getLogger("tokenserver.background")
 
 DRAIN_SECONDS: Final = 0.1
-LOGOUT_SECONDS: Final = 0.2
-MAIL_SECONDS: Final = 0.5
+CANDIDATE_SECONDS: Final = 0.2  # longer, between two looks whether this process has to lead from now on
+# A batch costs as much as some hundred events; who reads the log or the counts carries first.
+CARRY_SECONDS: Final = 0.5
+LOGOUT_SECONDS: Final = 0.4
+MAIL_SECONDS: Final = 1.0
 FOLLOW_SECONDS: Final = 1.0
 RECONCILE_SECONDS: Final = 1.0
 KEYS_SECONDS: Final = 2.0
@@ -44,6 +47,7 @@ class Background:
     def start(self) -> None:
         chores: tuple[tuple[Callable[[], object], float], ...] = (
             (self._drain, DRAIN_SECONDS),
+            (self._carry, CARRY_SECONDS),
             (self._tell_of_logouts, LOGOUT_SECONDS),
             (self._send_mail, MAIL_SECONDS),
             (self._follow, FOLLOW_SECONDS),
@@ -80,10 +84,14 @@ class Background:
                 self._stopped.wait(5)
 
     def _drain(self) -> None:
-        """Two streams; a lease keeps it to one process, though more would do no harm."""
+        """A lease keeps it to one process, though more would do no harm."""
         self._rooms.checkpoints.drain()
+        if not self._rooms.checkpoints.leading:
+            self._stopped.wait(CANDIDATE_SECONDS)
+
+    def _carry(self) -> None:
         if self._rooms.checkpoints.leading:
-            self._rooms.trail.drain()
+            self._rooms.trail.drain_all()
             if not self._has_led:
                 self._rooms.sealer.seal()  # who led before may have died with the newest events unsealed
         self._has_led = self._rooms.checkpoints.leading

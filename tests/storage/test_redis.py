@@ -3,8 +3,10 @@
 import socketserver
 import threading
 import time
+from contextlib import closing
 
 import pytest
+import redis
 
 from tests.redis_access import raw_redis
 from tests.redis_servers import Single
@@ -182,5 +184,37 @@ def test_a_forked_process_leaves_the_connections_of_its_parent_alone(own_redis, 
     assert len(held) == 1
     client._idle, mine = held, client._idle
     client.close()
-    for connection, _ in mine:
-        connection.disconnect()
+    for line, _ in mine:
+        line.connection.disconnect()
+
+
+def test_who_is_hung_up_on_while_idle_loses_no_command(own_redis):
+    client = HeldConnections.from_url(own_redis.url())
+    with closing(client):
+        ours = client.client_id()
+        with closing(redis.Redis.from_url(own_redis.url())) as other:
+            other.client_kill_filter(_id=str(ours))
+        client._idle.append((client._idle.pop()[0], 0.0))  # since long
+        assert client.client_id() != ours
+
+
+def test_a_reply_that_comes_too_late_is_nobody_s(own_redis):
+    client = HeldConnections.from_url(own_redis.url(), socket_timeout=0.2)
+    with closing(client):
+        client.set("mine", "1")
+        own_redis.pause()
+        try:
+            with pytest.raises(redis.TimeoutError):
+                client.get("mine")
+        finally:
+            own_redis.resume()
+        assert client.execute_command("ECHO", "other") == b"other"
+
+
+def test_a_refusal_leaves_the_connection(own_redis):
+    client = HeldConnections.from_url(own_redis.url())
+    with closing(client):
+        ours = client.client_id()
+        with pytest.raises(redis.ResponseError):
+            client.execute_command("NONSENSE")
+        assert client.client_id() == ours

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from hashlib import sha256
+from json.encoder import encode_basestring as _quoted
 from typing import Any, Final
 from uuid import UUID
 
@@ -48,8 +49,9 @@ def link_hash(before: bytes, chain: UUID, position: int, values: tuple[Any, ...]
     """SHA-256 over the hash before and, as compact JSON in UTF-8 with sorted members, the list
     [chain, position, *values in the order of `Entry`]; ids as text. `details` holds no fractions, whose spelling a
     database may change."""
-    text = _encode([str(chain), position, str(values[0]), *values[1:]])
-    return sha256(before + text.encode()).digest()
+    texts = ",".join(["null" if text is None else _quoted(text) for text in values[2:-1]])
+    covered = f'["{chain}",{position},"{values[0]}",{values[1]},{texts},{_encode(values[-1])}]'
+    return sha256(before + covered.encode()).digest()
 
 
 def microseconds(at: datetime) -> int:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import Table, select
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from tokenserver.audit import usage
@@ -23,6 +23,7 @@ from tokenserver.audit.chain import NAMES, Chains
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent, StreamPosition
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
+from tokenserver.storage.bulk import insert_rows
 from tokenserver.storage.feed import Feed, Known, Mark, state_key
 from tokenserver.storage.redis import RedisReplaced, UnknownContent
 from tokenserver.storage.sql import Base, Transaction, new_id
@@ -36,7 +37,7 @@ FULL: Final = 500_000
 # What stands in the stream beside its time and endpoint; the id comes with the row.
 COLUMNS: Final = NAMES[2:]
 # Of the rows that are carried: nobody wants objects of them.
-TABLE: Final = Base.metadata.tables[AuditEvent.__tablename__]
+TABLE: Final[Table] = Base.metadata.tables[AuditEvent.__tablename__]
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -152,12 +153,12 @@ class Trail:
         database = self._feed.database
         try:
             database.write(partial(self._carry_from, bucket=bucket, items=items))
-        except (StatementError, ValueError):
+        except (StatementError, ValueError, TypeError):
             # One of them fits into no row, so somebody else wrote it: the others must not wait for it for ever.
             for item in items:
                 try:
                     database.write(partial(self._carry_from, bucket=bucket, items=[item]))
-                except (StatementError, ValueError):
+                except (StatementError, ValueError, TypeError):
                     logger.exception("an event of the stream can't be stored and is dropped")
                     database.write(partial(self._carry_from, bucket=bucket, items=[(item[0], {})]))
 
@@ -191,7 +192,7 @@ class Trail:
                 rows.append({"id": new_id(), "at": moment} | values)
         if rows:
             writer = chains.writer(tx)
-            tx.connection().execute(insert(TABLE), [writer.link(row) for row in rows])
+            insert_rows(tx.connection(), TABLE, [writer.link(row) for row in rows])
         counted.save(tx)
 
 

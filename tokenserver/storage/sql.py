@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session as Transaction
 
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
+from tokenserver.random_bytes import random_bytes
 from tokenserver.signals import metrics
 from tokenserver.storage.connections import GRACE_SECONDS, Gate, connect_arguments, guard
 
@@ -73,7 +74,7 @@ db = SQLAlchemy(metadata=Base.metadata)
 
 def new_id() -> UUID:
     """Random keys spread the writes of a distributed database; a sequence makes one hot range of it."""
-    return uuid4()
+    return UUID(bytes=random_bytes(), version=4)
 
 
 def when_ended(tx: Transaction, callback: Callable[[bool | None], None]) -> None:

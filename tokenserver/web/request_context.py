@@ -1,7 +1,6 @@
 """Who is asking: the request id and the caller, for logs, errors and the audit trail."""
 
 import ipaddress
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from flask import Flask, Response, request
 
+from tokenserver.random_bytes import random_bytes
 from tokenserver.signals import lines, metrics, traces
 from tokenserver.signals.traces import RequestSpan
 
@@ -107,7 +107,7 @@ def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> Reques
     """The context of a new request, by its WSGI environment. `path`: printable."""
     given = environ.get("HTTP_X_REQUEST_ID", "")
     context = RequestContext(
-        request_id=given if ACCEPTED_ID.fullmatch(given) else os.urandom(16).hex(),
+        request_id=given if ACCEPTED_ID.fullmatch(given) else random_bytes().hex(),
         address=_address(environ.get("REMOTE_ADDR")),
         user_agent=_printable(environ.get("HTTP_USER_AGENT", ""))[:255] or None,
         method=environ["REQUEST_METHOD"].upper()[:10],
