@@ -72,7 +72,8 @@ def show(results: dict[str, Any]) -> None:
         print(columns(CELL_HEAD, cell_rows(cells)))
     print(f"\nR = {results['about']['r_ms']:.3f} ms CPU for one RSA-2048 signature")
     for each in results["verifier"]:
-        print(f"verifier alone, {each['alg']}: cold {each['cold_us']:.0f} µs, warm {each['warm_us']:.0f} µs")
+        figures = ", ".join(f"{name} {each[f'{name}_us']:.0f} µs" for name in ("cold", "warm", "again"))
+        print(f"verifier alone, {each['alg']}: {figures}")
     for each in results["memory"]:
         print(
             f"memory, {each['stores']}: {each['after_mb']:.0f} MB PSS, with stores "

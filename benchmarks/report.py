@@ -59,11 +59,15 @@ def paths(results: dict[str, Any]) -> tuple[str, str]:
     for (stores, alg), cells in tables.grouped(results["cells"]).items():
         parts += [f"\n### {STORES[stores]}, {alg}\n", tables.table(tables.CELL_HEAD, tables.cell_rows(cells))]
     verifier = [
-        [each["alg"], f"{each['cold_us']:.0f} µs", f"{each['warm_us']:.0f} µs", f"{each['ratio']:.2f}"]
+        [
+            each["alg"],
+            *(f"{each[name]:.0f} µs" for name in ("cold_us", "warm_us", "again_us")),
+            f"{each['ratio']:.2f}",
+        ]
         for each in results["verifier"]
     ]
     if verifier:
-        head = ("algorithm", "first token", "each further", "of R")
+        head = ("algorithm", "first token", "each further", "the same again", "each further, of R")
         parts += ["\n### The verifier alone\n", tables.table(head, verifier)]
     starts = {each["stores"]: each for each in results["starts"]}
     memory = [

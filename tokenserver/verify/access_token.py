@@ -7,13 +7,14 @@ from typing import Final, Self
 
 from tokenserver.verify import https
 from tokenserver.verify.authentication import Authentication
-from tokenserver.verify.claims import Claims, read_claims
+from tokenserver.verify.claims import Claims, check_times, read_claims
 from tokenserver.verify.compact import decode, parse
 from tokenserver.verify.errors import InvalidToken
 from tokenserver.verify.https import Fetch
 from tokenserver.verify.jwks import ALGORITHMS, KeySource
 from tokenserver.verify.metadata import Metadata, issuer_keys
 from tokenserver.verify.revocation_list import RevocationList, Revocations
+from tokenserver.verify.verified import Verified, VerifiedTokens, digest_of
 
 MAX_LEEWAY: Final = 60
 
@@ -58,6 +59,7 @@ class Verifier:
         self.revocations = revocations
         self._check = check
         self._clock = clock
+        self._verified = VerifiedTokens()
 
     @classmethod
     def for_issuer(
@@ -82,6 +84,28 @@ class Verifier:
 
     def verify(self, token: str) -> Claims:
         """TokenError for a token that must not be accepted, Unavailable when that can't be known."""
+        digest = digest_of(token)
+        claims = self._again(digest) if digest else None
+        if claims is None:
+            verified = self._verify(token)
+            claims = verified.claims
+            if digest:
+                self._verified.put(digest, verified)
+        if self.revocations is not None:
+            self.revocations.check(claims, token)
+        if self._check is not None:
+            self._check(claims)
+        return claims
+
+    def _again(self, digest: bytes) -> Claims | None:
+        """Of a token that was verified before, if its key still is the issuer's."""
+        verified = self._verified.get(digest)
+        if verified is None or self._keys.find(verified.key.kid) is not verified.key:
+            return None
+        check_times(verified.claims.raw, now=self._clock(), leeway=self._leeway)
+        return verified.claims
+
+    def _verify(self, token: str) -> Verified:
         jws = parse(token)
         alg, kid = jws.header
         # RFC 8725 section 3.1: the algorithm is ours to choose, before any key is looked for.
@@ -95,12 +119,7 @@ class Verifier:
             raise InvalidToken("alg is not the key's")
         if not key.verify(jws.signature, jws.signing_input):
             raise InvalidToken("wrong signature")
-        claims = self._read(jws.payload)
-        if self.revocations is not None:
-            self.revocations.check(claims, token)
-        if self._check is not None:
-            self._check(claims)
-        return claims
+        return Verified(key, self._read(jws.payload))
 
     def require(self, claims: Claims, authentication: Authentication) -> None:
         """InsufficientUserAuthentication unless the user signed in like that."""
