@@ -83,7 +83,7 @@ class LiveServer:
     def workers(self) -> set[int]:
         """The pids of its worker processes."""
         assert self.process is not None
-        return {pid for pid in _descendants(self.process.pid) if b"multiprocessing-fork" in _command_line(pid)}
+        return {pid for pid in _descendants(self.process.pid) if is_worker(pid)}
 
     def kill(self) -> None:
         """SIGKILL to all of its processes at once, the stores too."""
@@ -198,6 +198,13 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log_file: Pa
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
     pytest.fail(f"the server did not become ready:\n{log_file.read_text(errors='replace')[-4000:]}")
+
+
+def is_worker(pid: int) -> bool:
+    """And not the process that loads the program for it, which has one thread."""
+    with suppress(OSError):  # it has ended
+        return b"multiprocessing-fork" in _command_line(pid) and len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    return False
 
 
 def _descendants(pid: int) -> list[int]:

@@ -15,7 +15,7 @@ from tokenserver.access import routes as access_routes
 from tokenserver.admin import routes as admin_routes
 from tokenserver.auth import recovery_routes
 from tokenserver.auth import routes as auth_routes
-from tokenserver.background import Background, end_with_parent
+from tokenserver.background import Background
 from tokenserver.clients import routes as client_routes
 from tokenserver.config import Settings
 from tokenserver.errors import ConfigurationError, StoreUnavailable
@@ -340,7 +340,6 @@ def create_worker(is_draining: Callable[[], bool] = lambda: False) -> Flask:
     """For server processes: with the chores that run beside the requests. `is_draining`: no more requests are
     wanted, though those that come are answered.
     """
-    end_with_parent()
     settings = Settings.load()
     logs.configure(settings.log_format, settings.log_level, request_context.who)
     logs.catch_the_uncaught()

@@ -4,9 +4,6 @@ All of it is safe to run in every process at once; leases in Redis keep most of 
 """
 
 import logging
-import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -160,21 +157,3 @@ class Background:
         self._rooms.sealer.seal(everything=True)  # what was committed long after it happened, too
         if kept:
             self._rooms.retention.prune(utc_now() - timedelta(seconds=kept))
-
-
-def end_with_parent() -> None:
-    """A worker whose server was killed would keep the port and answer on with nobody to stop it.
-
-    Does nothing in a process that `tokenserver serve` didn't make: other WSGI servers look after their own.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    pid = parent.pid
-
-    def watch() -> None:
-        while os.getppid() == pid:
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()

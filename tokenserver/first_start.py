@@ -14,7 +14,7 @@ from tokenserver.clients.registry import create_builtin
 from tokenserver.errors import ConfigurationError, Conflict, Invalid, StoreUnavailable
 from tokenserver.pages.admin.sign_in import CALLBACK
 from tokenserver.rooms import Rooms
-from tokenserver.storage import feed, schema
+from tokenserver.storage import feed, revisions
 from tokenserver.storage.sql import Transaction
 
 MAX_TRIES: Final = 5
@@ -51,8 +51,10 @@ def prepare(rooms: Rooms) -> Iterator[Step]:
 
 
 def _schema(rooms: Rooms) -> tuple[str, None]:
-    found, needed = schema.current(rooms.database), schema.head()
+    found, (_, needed) = revisions.current(rooms.database), revisions.history()
     if found != needed:
+        from tokenserver.storage import schema  # and Alembic, which few starts need
+
         found = schema.upgrade(rooms.database)
     if found == needed:
         return "database schema is current", None

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import pytest
 
+from tests.live_server import is_worker
 from tests.ports import free_port
 from tokenserver.cli import program
 from tokenserver.cli.command import run
@@ -199,8 +200,7 @@ class Server:
         return found[1:]
 
     def workers(self) -> list[int]:
-        alive = processes()
-        return [pid for pid in self.family() if "multiprocessing-fork" in alive.get(pid, (0, ""))[1]]
+        return [pid for pid in self.family() if is_worker(pid)]
 
     def end(self, number: int, *, group: bool = False) -> int:
         """The exit code; nothing that descends from it may be left."""

@@ -83,6 +83,7 @@ def test_a_server_that_is_killed_leaves_nothing_behind_and_loses_nothing(deploym
         wait_until(lambda: len(acknowledged) >= 8)
         family = server.family()
         assert len(server.workers()) == 2
+        assert len(family) == 3  # and Redis: the process that loaded the program has ended
         server.process.kill()
         server.process.wait()
         again = deployment.serve()  # at once
@@ -101,6 +102,18 @@ def test_a_server_that_is_killed_leaves_nothing_behind_and_loses_nothing(deploym
         # A worker that dies is replaced, and the other one answers meanwhile.
         victim, other = server.workers()
         os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(server.workers()) == 2 and victim not in server.workers())
+        assert other in server.workers()
+        wait_until(lambda: server.statuses(renewed.json(), 8) == {200})
+
+        # And so is the process that loads the program for the next one.
+        wait_until(lambda: len(server.family()) == 3)
+        before = server.family()
+        victim, other = server.workers()
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: set(server.family()) - set(before))
+        for loader in set(server.family()) - set(before):
+            os.kill(loader, signal.SIGKILL)
         wait_until(lambda: len(server.workers()) == 2 and victim not in server.workers())
         assert other in server.workers()
         wait_until(lambda: server.statuses(renewed.json(), 8) == {200})

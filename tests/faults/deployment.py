@@ -18,7 +18,7 @@ import httpx
 
 from tests.faults.proxy import FaultProxy
 from tests.faults.stores import PostgresProcess, RedisProcess, wait_until
-from tests.live_server import ADMIN_PASSWORD, COMMAND, LiveServer
+from tests.live_server import ADMIN_PASSWORD, COMMAND, LiveServer, is_worker
 from tests.ports import free_port
 
 
@@ -100,13 +100,7 @@ def readiness(node: LiveServer) -> tuple[int, list[str]]:
 def workers_of(node: LiveServer) -> list[int]:
     """The worker processes that live now."""
     assert node.process is not None
-    found = []
-    for pid in children_of(node.process.pid):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if any(b"spawn_main" in word for word in words):
-                found.append(pid)
-    return found
+    return [pid for pid in children_of(node.process.pid) if is_worker(pid)]
 
 
 def children_of(pid: int) -> list[int]:

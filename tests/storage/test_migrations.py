@@ -19,7 +19,7 @@ from tokenserver import first_start
 from tokenserver.app import create_app, rooms_of
 from tokenserver.clients.registry import FIRST_PARTY
 from tokenserver.config import Settings
-from tokenserver.storage import schema
+from tokenserver.storage import revisions, schema
 from tokenserver.storage.sql import Database
 
 NODES = 10
@@ -94,7 +94,7 @@ def counts(database, *tables: str) -> dict[str, int]:
 def test_ten_nodes_begin_at_once(environment, database, tmp_path):
     """From an empty database; half of them would only upgrade, half make what `serve` makes at its first start."""
     printed = at_once(tmp_path / "nodes", environment, *["db upgrade", "init"] * (NODES // 2))
-    assert schema.current(database) == schema.head()
+    assert revisions.current(database) == schema.head()
     assert counts(database, "alembic_version", "users", "roles", "role_assignments", "clients") == {
         "alembic_version": 1,
         "users": 1,
@@ -176,7 +176,7 @@ def test_data_of_every_release_survives_and_every_release_goes_on_writing(empty)
             with empty.engine.begin() as connection:
                 for table in shape.tables:
                     kept.setdefault((at, table.name), []).append(shape.add(connection, table, number))
-    assert schema.current(empty) == schema.head()
+    assert revisions.current(empty) == schema.head()
     for (at, name), rows in kept.items():
         table = shapes[at].metadata.tables[name]
         (key, *_) = table.primary_key.columns

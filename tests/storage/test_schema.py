@@ -13,7 +13,7 @@ from tokenserver.cli import program
 from tokenserver.cli.command import run
 from tokenserver.oauth import models as oauth  # noqa: F401 - their tables belong to the schema
 from tokenserver.posts import models as posts  # noqa: F401
-from tokenserver.storage import plan, schema
+from tokenserver.storage import plan, revisions, schema
 from tokenserver.storage.sql import Base, Database
 
 
@@ -26,9 +26,9 @@ def database(databases, backend):
 
 
 def test_upgrade_makes_what_the_models_say(database):
-    assert schema.current(database) is None
+    assert revisions.current(database) is None
     schema.upgrade(database)
-    assert schema.current(database) == schema.head()
+    assert revisions.current(database) == schema.head()
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -37,7 +37,7 @@ def test_upgrade_makes_what_the_models_say(database):
 def test_a_second_upgrade_changes_nothing(database):
     schema.upgrade(database)
     schema.upgrade(database)
-    assert schema.current(database) == schema.head()
+    assert revisions.current(database) == schema.head()
 
 
 def test_a_wrong_model_would_be_noticed(database):
@@ -153,7 +153,7 @@ class TestPlan:
             for statement in step.statements:
                 with database.engine.begin() as connection:
                     connection.exec_driver_sql(statement.sql.replace("%", "%%"))
-        assert schema.current(database) == schema.head()
+        assert revisions.current(database) == schema.head()
         with database.engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, Base.metadata) == []

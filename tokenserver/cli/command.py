@@ -183,18 +183,18 @@ def make_data_folder(settings: Settings) -> None:
 
 def find_schema(rooms: "Rooms") -> str | None:
     """The revision of the database; nothing is made by looking."""
-    from tokenserver.storage import schema
+    from tokenserver.storage import revisions
 
     if rooms.settings.embedded_database and not (rooms.settings.data_dir / "tokenserver.sqlite").exists():
         return None
-    return schema.current(rooms.database)
+    return revisions.current(rooms.database)
 
 
 def require_schema(rooms: "Rooms") -> None:
     """A database of this version, or of a later one: a schema only expands before the last user of it is gone."""
-    from tokenserver.storage import schema
+    from tokenserver.storage import revisions
 
-    found, needed = find_schema(rooms), schema.head()
+    found, (_, needed) = find_schema(rooms), revisions.history()
     if found is None:
         raise ConfigurationError(NOT_INITIALISED)
     if found != needed and not is_later(found):
@@ -205,9 +205,9 @@ def require_schema(rooms: "Rooms") -> None:
 
 def is_later(revision: str | None) -> bool:
     """Whether a later version than this one made the schema."""
-    from tokenserver.storage import schema
+    from tokenserver.storage import revisions
 
-    return revision is not None and not schema.is_known(revision)
+    return revision is not None and revision not in revisions.history()[0]
 
 
 def refuse_later(rooms: "Rooms") -> None:

@@ -37,7 +37,7 @@ def upgrade(as_json: bool) -> None:
 
     Servers of the previous version may go on running meanwhile, and any number of nodes may do this at once.
     """
-    from tokenserver.storage import schema
+    from tokenserver.storage import revisions, schema
 
     settings = Settings.load()
     log_to_stderr(settings, "ERROR")
@@ -45,10 +45,10 @@ def upgrade(as_json: bool) -> None:
         make_data_folder(settings)
     with furnished(settings) as rooms:
         refuse_later(rooms)
-        before = schema.current(rooms.database)
+        before = revisions.current(rooms.database)
         if before != schema.head():
             before = schema.upgrade(rooms.database)
-        after = schema.current(rooms.database)
+        after = revisions.current(rooms.database)
     text = (
         f"the schema is current ({after})" if before == after else f"upgraded from {before or 'empty'} to {after}"
     )

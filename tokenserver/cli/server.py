@@ -1,11 +1,11 @@
 """`tokenserver init` and `tokenserver serve`: what a deployment needs is made, then worker processes answer."""
 
-import http.client
 import json
 import logging
 import os
 import shlex
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from tokenserver.cli import workers
-from tokenserver.cli.apart import apart
 from tokenserver.cli.command import (
     furnished,
     json_option,
@@ -25,6 +24,8 @@ from tokenserver.cli.command import (
     require_schema,
     show,
 )
+from tokenserver.cli.loader import Loader
+from tokenserver.cli.phase import Phase
 from tokenserver.config import PREFIX, Settings
 from tokenserver.errors import ConfigurationError
 from tokenserver.signals import shared
@@ -84,6 +85,8 @@ def init(as_json: bool) -> None:
 
             with steps.timed("embedded Redis"):
                 stack.enter_context(attach_or_start(settings))
+        with steps.timed("program loaded"):
+            from tokenserver import first_start  # noqa: F401
         _prepare(settings, steps)
     data = {"steps": steps.done, "seconds": round(steps.seconds, 3), "admin": None}
     if steps.admin:
@@ -104,7 +107,9 @@ def serve(host: str | None, port: str | None, count: str | None) -> None:
     # The workers read the same, whatever becomes of .env; the first admin is none of their business.
     os.environ.update(settings.environment() | {f"{PREFIX}ADMIN_PASSWORD": ""})
     steps = _begin(settings)
-    with workers.signals_as_sigterm(), suppress(KeyboardInterrupt):  # asked to end before the workers were there
+    workers.spare_memory()
+    workers.signals_as_sigterm()
+    with suppress(KeyboardInterrupt):  # asked to end before the workers were there
         _serve(settings, steps)
 
 
@@ -121,17 +126,21 @@ def _serve(settings: Settings, steps: Steps) -> None:
     address = workers.address_of(settings)
     workers.require_port(settings, address)
     with ExitStack() as stack:
+        stack.enter_context(_shared_metrics(settings))
+        # It loads while Redis starts.
+        loader = stack.enter_context(Loader(Phase(), for_server_database=not settings.embedded_database))
         if settings.embedded_redis:
             with steps.timed("embedded Redis"):
                 stack.enter_context(EmbeddedRedis(settings.data_dir))
+        server = workers.create(settings, address, loader)
+        with steps.timed("program loaded"):
+            loader.wait()
         if settings.env == "production":
             with steps.timed("stores and keys are there"):
-                apart(_require_initialised, settings)
+                loader.apart(_require_initialised, settings)
         else:
-            done, steps.admin = apart(_prepared, settings)
+            done, steps.admin = loader.apart(_prepared, settings)
             steps.done += done
-        stack.enter_context(_shared_metrics(settings))
-        server = workers.create(settings, address)
         threading.Thread(target=_announce, args=(server, settings, steps), name="announce", daemon=True).start()
         workers.run(server)
 
@@ -166,9 +175,9 @@ def _prepared(settings: Settings) -> tuple[list[dict[str, Any]], "FirstAdmin | N
 
 
 def _prepare(settings: Settings, steps: Steps) -> None:
-    with steps.timed("program loaded"):
-        from tokenserver import first_start
-        from tokenserver.storage import redis_rules
+    from tokenserver import first_start
+    from tokenserver.storage import redis_rules
+
     if settings.embedded_database:
         make_data_folder(settings)
     with furnished(settings) as rooms:
@@ -252,11 +261,9 @@ def _loopback(url: str) -> str:
 
 def _is_ready(address: str, port: int) -> bool:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - asked, not bound
-    connection = http.client.HTTPConnection(reachable, port, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    host = f"[{address}]" if ":" in address else address
+    # By hand: http.client and what it imports would take 2 MB for as long as the server runs.
+    with suppress(OSError), socket.create_connection((reachable, port), timeout=5) as connection:
+        connection.sendall(f"GET /readyz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        return connection.recv(64).startswith(b"HTTP/1.1 200 ")
+    return False

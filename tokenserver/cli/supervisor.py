@@ -9,59 +9,42 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
-from ctypes import c_byte
-from multiprocessing import get_context
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from granian.server.mp import MPServer
+from granian.server import mp
+
+from tokenserver.cli.loader import Forked, Loader, LoaderEnded
+from tokenserver.cli.phase import Phase
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 # A worker that ends by itself so soon after the one before it isn't started again.
 SOON: Final = 5.5
-_SERVING, _DRAINING, _STOPPING = range(3)
+# Loaders that may be killed one after the other before a server gives up.
+TRIES: Final = 3
 
 
-class Phase:
-    """Of a node; its processes share it. A worker gets it when it is spawned."""
+class _ForkedWorker(mp.WorkerProcess):
+    parent: "Supervisor"
 
-    def __init__(self) -> None:
-        spawning = get_context("spawn")
-        self._value = spawning.RawValue(c_byte, _SERVING)
-        self._loaded = spawning.RawValue(c_byte, False)
-
-    def drain(self) -> None:
-        self._value.value = _DRAINING
-
-    def stop(self) -> None:
-        self._value.value = _STOPPING
-
-    def loaded(self) -> None:
-        """Says a worker whose application is there."""
-        self._loaded.value = True
-
-    @property
-    def has_loaded(self) -> bool:
-        """Whether any worker ever has."""
-        return bool(self._loaded.value)
-
-    @property
-    def is_draining(self) -> bool:
-        """Or past it."""
-        return bool(self._value.value != _SERVING)
-
-    @property
-    def is_stopping(self) -> bool:
-        return bool(self._value.value == _STOPPING)
+    def _spawn(self, target: Any, args: Any) -> None:
+        self.inner = Forked(lambda: self.parent.fork(target, args))
 
 
-class Supervisor(MPServer):
-    """`drain_delay` in s: from the first signal until workers stop listening; a second signal cuts it short."""
+mp.WorkerProcess = _ForkedWorker  # type: ignore[misc] # what MPServer makes
 
-    def __init__(self, *args: Any, drain_delay: int, **options: Any) -> None:
+
+class Supervisor(mp.MPServer):
+    """`loader`: of the first workers; it is closed then. `drain_delay` in s: from the first signal until workers
+    stop listening; a second signal cuts it short.
+    """
+
+    def __init__(self, *args: Any, loader: Loader, drain_delay: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.phase = Phase()
+        self.phase = loader.phase
+        self._loader = loader
         self._drain_delay = drain_delay
         self._asked_again = threading.Event()
 
@@ -69,6 +52,28 @@ class Supervisor(MPServer):
         if self.interrupt_signal:
             self._asked_again.set()
         super().signal_handler_interrupt(*args)  # type: ignore[no-untyped-call]
+
+    def fork(self, target: Any, args: Any) -> int:
+        """The pid of a worker."""
+        for _ in range(TRIES - 1):
+            with suppress(LoaderEnded):
+                return self._loader.fork(target, args)
+            self._loader.close()
+            self._loader = self._loader.again()
+        return self._loader.fork(target, args)
+
+    def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
+        try:
+            super()._spawn_workers(spawn_target, target_loader)  # type: ignore[no-untyped-call]
+        finally:
+            self._loader.close()
+
+    def _respawn_workers(self, *args: Any, **options: Any) -> None:
+        self._loader = self._loader.again()
+        try:
+            super()._respawn_workers(*args, **options)
+        finally:
+            self._loader.close()
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         # Not granian's loop, which may overlook a worker that dies while it replaces another one, and takes two

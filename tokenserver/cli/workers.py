@@ -11,11 +11,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tokenserver.cli.command import sentence
+from tokenserver.cli.loader import Loader
 from tokenserver.cli.slow_requests import Impatience, in_slots
 from tokenserver.config import Settings
 from tokenserver.errors import ConfigurationError, TokenserverError
@@ -92,20 +92,13 @@ def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
     return in_slots(application, slots=settings.threads, max_body=MAX_BODY_BYTES)
 
 
-def create(settings: Settings, address: str) -> "Supervisor":
-    import multiprocessing
-
+def create(settings: Settings, address: str, loader: Loader) -> "Supervisor":
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
     from tokenserver.cli.supervisor import Supervisor
 
-    # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    # A forked worker would share this process's locks, connections and lock on the data folder.
-    multiprocessing.set_start_method("spawn", force=True)
     server = Supervisor(
         "tokenserver.app:create_worker",
         address=address,
@@ -122,6 +115,7 @@ def create(settings: Settings, address: str) -> "Supervisor":
         websockets=False,
         respawn_failed_workers=True,
         workers_kill_timeout=FINISH_SECONDS,
+        loader=loader,
         drain_delay=settings.drain_delay,
         log_level=LogLevels.debug if settings.log_level == "debug" else LogLevels.error,
         log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},
@@ -129,6 +123,13 @@ def create(settings: Settings, address: str) -> "Supervisor":
     # A worker that ended before it was told to isn't worth a word once everything is ending.
     logging.getLogger("_granian").addFilter(lambda _record: not server.interrupt_signal)
     return server
+
+
+def spare_memory() -> None:
+    """Of processes that start from here on."""
+    # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 
 def run(server: "Supervisor") -> None:
@@ -144,14 +145,10 @@ def run(server: "Supervisor") -> None:
             ) from None
 
 
-@contextmanager
-def signals_as_sigterm() -> Iterator[None]:
+def signals_as_sigterm() -> None:
     """Ctrl-C, and the end of a terminal, reach all its processes at once. Here they ask for an orderly end; the
     workers inherit that they are blocked, so that they end when they are told to, and Redis after them.
     """
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it unblocks the signals when it starts, so let it be first
     numbers = {signal.SIGINT, signal.SIGHUP}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
         numbers = {signal.SIGINT}
@@ -165,8 +162,3 @@ def signals_as_sigterm() -> Iterator[None]:
             signal.pthread_kill(main_thread, signal.SIGTERM)
 
     threading.Thread(target=forward, name="signals", daemon=True).start()
-    try:
-        yield
-    finally:
-        # Where nobody reaps, as in many containers, it would stay behind as a zombie.
-        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way

@@ -1,4 +1,4 @@
-"""The schema's revision, without Alembic, of which a server that runs needs no more than this."""
+"""The schema's revision, without Alembic: neither a start nor a server that runs needs more than this."""
 
 import re
 import sys
@@ -6,11 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tokenserver.errors import ConfigurationError
+from sqlalchemy import inspect
+from sqlalchemy.exc import OperationalError
+
+from tokenserver.errors import ConfigurationError, StoreUnavailable
 from tokenserver.storage.sql import Database
 
 # Beside the package in a checkout; where setup.cfg puts them once installed.
 FOLDERS: Final = (Path(__file__).parents[2] / "migrations", Path(sys.prefix) / "share/tokenserver/migrations")
+TABLE: Final = "alembic_version"
+QUERY: Final = f"SELECT version_num FROM {TABLE}"  # noqa: S608 - a constant
 LINK: Final = re.compile(r'^(revision|down_revision)\b[^=\n]*= (?:"(\w+)"|None)', re.MULTILINE)
 
 
@@ -24,8 +29,19 @@ def folder() -> Path:
 
 def found(database: Database) -> str | None:
     """What the database has; None where the table is empty. Raises StoreUnavailable; DBAPIError without a table."""
-    query = "SELECT version_num FROM alembic_version"
-    revision = database.read(lambda tx: tx.connection().exec_driver_sql(query).scalar_one_or_none())
+    revision = database.read(lambda tx: tx.connection().exec_driver_sql(QUERY).scalar_one_or_none())
+    return None if revision is None else str(revision)
+
+
+def current(database: Database) -> str | None:
+    """What the database has; None before the first migration. Raises StoreUnavailable."""
+    try:
+        with database.engine.connect() as connection:
+            if not inspect(connection).has_table(TABLE):
+                return None
+            revision = connection.exec_driver_sql(QUERY).scalar_one_or_none()
+    except OperationalError as error:
+        raise StoreUnavailable("sql", type(error.orig).__name__) from error
     return None if revision is None else str(revision)
 
 

@@ -36,12 +36,6 @@ ADVISORY_LOCK: Final = 0x746F6B656E736572  # "tokenser"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
-def current(database: Database) -> str | None:
-    """The revision that the database has; None before the first migration. Raises StoreUnavailable."""
-    with _outages(), database.engine.connect() as connection:
-        return _revision(connection)
-
-
 def head() -> str | None:
     return ScriptDirectory.from_config(config()).get_current_head()
 

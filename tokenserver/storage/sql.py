@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from flask import Flask
@@ -23,7 +23,9 @@ from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.random_bytes import random_bytes
 from tokenserver.signals import metrics
-from tokenserver.storage.connections import GRACE_SECONDS, Gate, connect_arguments, guard
+
+if TYPE_CHECKING:
+    from tokenserver.storage.connections import Gate
 
 __all__ = ["Base", "Database", "Transaction", "db", "new_id", "unhurried", "utc_now", "when_ended"]
 
@@ -119,6 +121,8 @@ class Database:
         with app.app_context():
             database = cls(db.engine)
         if database.engine.dialect.name != "sqlite":
+            from tokenserver.storage.connections import GRACE_SECONDS, guard
+
             database.gate = guard(database.engine, settings.database_timeout + GRACE_SECONDS)
         return database
 
@@ -230,6 +234,9 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
         # The file's lock is the queue.
         options = {"timeout": SQLITE_SECONDS, "check_same_thread": False}
         return {"connect_args": options, "pool_size": settings.threads + 4}
+    # Not with SQLite: the driver and its libraries take 5 MB.
+    from tokenserver.storage.connections import connect_arguments
+
     return {
         # A dead connection is found before it is used, so that a restart of the database costs no request.
         "pool_pre_ping": True,

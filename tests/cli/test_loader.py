@@ -1,0 +1,116 @@
+"""The process that loads the program: what it forks shares nothing that lives, and is ours when it has ended."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Deployment, processes, wait_until
+from tokenserver.cli.loader import Forked, Loader, LoaderEnded
+from tokenserver.cli.phase import Phase
+
+
+def children_of(pid: int) -> list[int]:
+    return [child for child, (parent, _) in processes().items() if parent == pid]
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Loader]:
+    with Loader(Phase(), for_server_database=False) as loader:
+        loader.wait()
+        yield loader
+
+
+@pytest.fixture
+def sleeper(loader: Loader) -> Iterator[int]:
+    """A process that was forked, and does nothing."""
+    pid = loader.fork(time.sleep, (600,))
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_the_program_is_there_but_not_what_only_a_start_needs(loader: Loader):
+    found = loader.apart(eval, "{name.partition('.')[0] for name in __import__('sys').modules}")
+    assert {"flask", "sqlalchemy", "redis", "granian", "joserfc", "tokenserver"} <= found
+    assert found & {"alembic", "psycopg2", "webauthn", "segno"} == set()
+
+
+def test_no_thread_runs_and_nothing_is_open_but_pipes(sleeper: int):
+    """What a fork would share: connections, files, locks on them, and locks that a thread holds."""
+    own = Path(f"/proc/{sleeper}")
+    wait_until(lambda: len(list((own / "task").iterdir())) == 2)  # itself, and what looks after its parents
+    opened = {each.name: str(each.readlink()) for each in (own / "fd").iterdir() if int(each.name) > 2}
+    others = {name: what for name, what in opened.items() if not what.startswith("pipe:") and what != os.devnull}
+    inherited = {str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.exists()}
+    assert set(others.values()) - inherited == set()
+
+
+def test_what_is_done_apart_returns_raises_or_vanishes(loader: Loader):
+    assert loader.apart(divmod, 7, 2) == (3, 1)
+    assert loader.apart(os.getpid) != loader.apart(os.getpid)
+    with pytest.raises(ZeroDivisionError):
+        loader.apart(divmod, 7, 0)
+    with pytest.raises(LoaderEnded):
+        loader.apart(os._exit, 0)
+    assert loader.apart(divmod, 9, 2) == (4, 1)
+
+
+def test_what_is_done_apart_ends_when_the_call_does(loader: Loader):
+    parent = loader.apart(os.getppid)
+
+    def interrupt() -> None:
+        wait_until(lambda: children_of(parent))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        loader.apart(time.sleep, 600)
+    thread.join()
+    assert children_of(parent) == []
+    assert loader.apart(divmod, 7, 2) == (3, 1)
+
+
+def test_who_was_forked_is_ours_when_the_loader_ended():
+    phase = Phase()
+    loader = Loader(phase, for_server_database=False)
+    made = [
+        Forked(lambda target=target, arguments=arguments: loader.fork(target, arguments))
+        for target, arguments in ((sys.exit, (7,)), (Phase.drain, (phase,)), (time.sleep, (600,)))
+    ]
+    for each in made:
+        each.start()
+    loader.close()
+    failed, drainer, sleeper = made
+    assert sleeper.pid is not None
+    assert processes()[sleeper.pid][0] == os.getpid()
+    assert sleeper.is_alive()
+    waiting = threading.Thread(target=sleeper.join)
+    waiting.start()
+    sleeper.kill()
+    sleeper.join(30)
+    waiting.join()
+    failed.join()
+    drainer.join()
+    assert (failed.exitcode, drainer.exitcode, sleeper.exitcode) == (7, 0, -signal.SIGKILL)
+    assert not sleeper.is_alive()
+    assert phase.is_draining
+    with pytest.raises(LoaderEnded):
+        loader.fork(time.sleep, (600,))
+
+
+def test_a_start_that_is_killed_leaves_nothing_behind(deployment: Deployment):
+    """While the program is being loaded."""
+    with deployment.serve() as server:
+        wait_until(
+            lambda: any("multiprocessing-fork" in processes().get(pid, (0, ""))[1] for pid in server.family())
+        )
+        family = server.family()
+        server.process.kill()
+        server.process.wait()
+        wait_until(lambda: not processes().keys() & set(family))

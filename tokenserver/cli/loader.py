@@ -1,0 +1,264 @@
+"""A process that loads the program once and forks those that need it, then ends.
+
+Who is forked has the program at once, and shares with the others what none of them writes to. The loader itself
+would be one copy more: when it has ended, Linux gives its children to `serve` (PR_SET_CHILD_SUBREAPER). It runs no
+thread and holds no connection, lock or file of `serve`, so nothing of that kind is forked.
+"""
+
+import ctypes
+import gc
+import io
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import get_context, parent_process, resource_tracker
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from tokenserver.cli.phase import Phase
+from tokenserver.errors import StoreUnavailable, TokenserverError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+T = TypeVar("T")
+
+SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
+WATCH_SECONDS: Final = 0.1
+
+
+class LoaderEnded(TokenserverError):
+    """It was killed, or could not load the program and said why."""
+
+
+class Loader:
+    """Of `serve`, which is the parent of all that is forked once the loader is closed."""
+
+    def __init__(self, phase: Phase, *, for_server_database: bool) -> None:
+        """Loads while others work: the first question waits for it. `for_server_database`: with its driver."""
+        self.phase = phase
+        self._for_server_database = for_server_database
+        _track_nothing()
+        spawning = get_context("spawn")
+        self._connection, theirs = spawning.Pipe()
+        self._process = spawning.Process(
+            target=_load, args=(theirs, phase, for_server_database), name="loader", daemon=True
+        )
+        _adopt_orphans(True)
+        self._process.start()
+        theirs.close()
+
+    def again(self) -> "Loader":
+        """Another one, of the same server."""
+        return Loader(self.phase, for_server_database=self._for_server_database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()  # tells it to end
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
+        _adopt_orphans(False)
+
+    def wait(self) -> None:
+        """Until the program is loaded. Raises LoaderEnded."""
+        self._ask(None)
+
+    def fork(self, target: Callable[..., object], arguments: tuple[Any, ...]) -> int:
+        """The pid of a process that does this. Raises LoaderEnded."""
+        return int(self._ask((target, arguments)))
+
+    def apart(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` returns or raises in a process of its own; what it had to load or connect to ends with it.
+
+        Raises LoaderEnded when that process ends without a word. It ends when this call does, whatever ends it.
+        """
+        pid = self.fork(_tell, (work, arguments))
+        is_over = False
+        try:
+            said = self._ask(pid)
+            is_over = said is None
+        finally:
+            if not is_over:  # it would only tidy up
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self._hear_out()
+        if said is None:
+            raise LoaderEnded(private="a process that prepares the start was ended")
+        result, error = said
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+    def _ask(self, question: Any) -> Any:
+        try:
+            self._connection.send_bytes(_pickled(question))
+            return self._connection.recv()
+        except (EOFError, OSError):
+            raise LoaderEnded(private="a process that loads the program was ended") from None
+
+    def _hear_out(self) -> None:
+        """Until nothing is left of the process that worked apart."""
+        with suppress(EOFError, OSError):
+            while self._connection.recv() is not None:
+                pass
+
+
+class Forked:
+    """A process that a loader forked: as much of `multiprocessing.Process` as granian uses."""
+
+    def __init__(self, fork: Callable[[], int]) -> None:
+        self._fork = fork
+        self._ended = threading.Event()
+        self.pid: int | None = None
+        self.exitcode: int | None = None
+
+    def start(self) -> None:
+        self.pid = self._fork()
+
+    def is_alive(self) -> bool:
+        return not self._ended.is_set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Without a timeout the calling thread waits itself, and tells those that wait with one."""
+        if timeout is not None:
+            self._ended.wait(timeout)
+            return
+        while self.pid is not None and not self._ended.is_set():
+            try:
+                _, status = os.waitpid(self.pid, 0)
+            except ChildProcessError:  # its parent is the loader yet, or another thread was told
+                time.sleep(WATCH_SECONDS)
+            else:
+                self.exitcode = os.waitstatus_to_exitcode(status)
+                self._ended.set()
+
+    def terminate(self) -> None:
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.pid is not None and self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+# In `serve`
+
+
+def _track_nothing() -> None:
+    """multiprocessing would start a process that clears away named semaphores and shared memory. Nobody here has
+    any, and it would take 7 MB.
+    """
+    tracker: Any = resource_tracker._resource_tracker  # noqa: SLF001 - no other way
+    if tracker._fd is None:  # noqa: SLF001
+        tracker._fd = os.open(os.devnull, os.O_WRONLY)  # noqa: SLF001
+
+
+def _adopt_orphans(wanted: bool) -> None:
+    if ctypes.CDLL(None).prctl(SUBREAPER, int(wanted), 0, 0, 0):
+        raise TokenserverError(private="this system gives nobody the children of another process (prctl)")
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> str | None:
+        """Shared memory is handed over when a process is spawned, and not later."""
+        return "phase" if isinstance(value, Phase) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, phase: Phase) -> None:
+        super().__init__(io.BytesIO(data))
+        self._phase = phase
+
+    def persistent_load(self, _pid: str) -> Phase:
+        return self._phase
+
+
+def _pickled(question: Any) -> bytes:
+    written = io.BytesIO()
+    _Pickler(written).dump(question)
+    return written.getvalue()
+
+
+# In the loader
+
+
+def _load(connection: "Connection", phase: Phase, for_server_database: bool) -> None:
+    """Who is forked returns from here, and ends as a process ends that was spawned."""
+    loader = os.getpid()
+    _import_program(for_server_database=for_server_database)
+    while True:
+        try:
+            question = _Unpickler(connection.recv_bytes(), phase).load()
+        except EOFError:
+            os._exit(0)
+        if isinstance(question, int):
+            os.waitpid(question, 0)
+            question = None
+        if question is None:
+            connection.send(None)
+            continue
+        target, arguments = question
+        pid = os.fork()
+        if not pid:
+            break
+        connection.send(pid)
+    if target is _tell:
+        arguments = (connection, *arguments)
+    else:
+        connection.close()
+    _end_with(loader)
+    target(*arguments)
+
+
+def _import_program(*, for_server_database: bool) -> None:
+    """What workers need, and what prepares a start."""
+    gc.disable()  # nothing of a program that is being loaded is garbage
+    from sqlalchemy.orm import configure_mappers
+
+    from tokenserver import app, first_start  # noqa: F401
+    from tokenserver.cli import server, supervisor  # noqa: F401
+
+    if for_server_database:
+        from tokenserver.storage import connections  # noqa: F401
+    configure_mappers()
+    gc.collect()
+    gc.freeze()  # a collection writes to whatever it looks at
+    gc.enable()
+
+
+# In who was forked
+
+
+def _end_with(loader: int) -> None:
+    """A worker whose server was killed would keep the port and answer on with nobody to stop it."""
+    serve = parent_process()
+    parents = {loader, serve.pid if serve else None}
+
+    def watch() -> None:
+        while os.getppid() in parents:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+def _tell(connection: "Connection", work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        connection.send((work(*arguments), None))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised there
+        driver_error = getattr(error.__cause__, "orig", None)
+        if isinstance(error, StoreUnavailable) and driver_error is not None:
+            error.private = f"{error.store}: {driver_error}"  # a cause isn't pickled
+        connection.send((None, error))
