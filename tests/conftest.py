@@ -49,6 +49,10 @@ thrift.begin()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    thrift.forget_what_is_there()
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """A command that a test runs in this process decides how the process logs."""
@@ -232,6 +236,7 @@ class Apps:
 
     def __call__(self, **options: Any) -> Flask:
         app = create_app(replace(self.settings, **options))
+        rooms_of(app).database.engine._compiled_cache = thrift.STATEMENTS
         self.made.append(app)
         return app
 

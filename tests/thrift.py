@@ -2,6 +2,7 @@
 hardness of password hashes, and that not where `hard_hashes` is asked for.
 """
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from typing import Any, Final
 
 import psycopg2
 import pytest
+import redis.utils
 from argon2 import PasswordHasher
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in small letters
+from sqlalchemy.orm import Mapper
+from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 from tokenserver.identity import passwords
@@ -32,12 +36,41 @@ def temporary_folder() -> Path:
 
 def begin() -> None:
     key_files.load_pem = cache(signing_key.load_pem)
-    _share_url_builders()
+    redis.utils.get_lib_version = cache(redis.utils.get_lib_version)  # looked up for each connection
+    _share_routes()
+    Mapper._compiled_cache = STATEMENTS
     passwords.PasswordHasher = _light  # type: ignore[assignment,misc]
 
 
 def _light(**_hardness: int) -> PasswordHasher:
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+def forget_what_is_there() -> None:
+    """The garbage collector does: what was imported and collected stays to the end, and to look through it again
+    and again took a third of a test's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+class _Statements(LRUCache[Any, Any]):
+    """Compiled for one engine, for all whose servers speak the same dialect in the same version."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(_in_all(key), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(_in_all(key), compiled)
+
+
+def _in_all(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    dialect, *statement = key
+    return (type(dialect), dialect.server_version_info, *statement)
+
+
+STATEMENTS: Final = _Statements(5000)
 
 
 @pytest.fixture
@@ -46,18 +79,23 @@ def hard_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "PasswordHasher", PasswordHasher)
 
 
-def _share_url_builders() -> None:
-    """A route compiles two functions, that its `url_for` would use. They take the route as an argument."""
-    made: dict[Any, Callable[..., tuple[str, str]]] = {}
-    compile_builder = Rule._compile_builder
+def _share_routes() -> None:
+    """A route is parsed, and compiles two functions that its `url_for` would use."""
+    made: dict[Any, dict[str, Any]] = {}
+    own = ("_parts", "_trace", "_converters", "arguments")
+    compile_rule, compile_builder = Rule.compile, Rule._compile_builder
+    builders: dict[Any, tuple[Callable[..., tuple[str, str]], ...]] = {}
 
-    def shared(rule: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
-        key = (rule.rule, tuple(rule._trace), str(rule.defaults), append_unknown)
+    def shared(rule: Rule) -> None:
+        key = (rule.rule, rule.subdomain, rule.host, rule.merge_slashes, str(rule.defaults))
         if key not in made:
-            made[key] = compile_builder(rule, append_unknown)
-        return made[key]
+            compile_rule(rule)
+            made[key] = {name: vars(rule)[name] for name in own}
+            builders[key] = compile_builder(rule, False), compile_builder(rule, True)
+        vars(rule).update(made[key])
+        rule._build, rule._build_unknown = (each.__get__(rule, None) for each in builders[key])
 
-    Rule._compile_builder = shared  # type: ignore[method-assign]
+    Rule.compile = shared  # type: ignore[method-assign]
 
 
 class PostgresCopies:
