@@ -53,14 +53,22 @@ def pytest_collection_finish() -> None:
     thrift.forget_what_is_there()
 
 
+LEVEL = logging.getLogger().level
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """A command that a test runs in this process decides how the process logs."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    """A command that a test, or the fixture of a module, runs in this process decides how the process logs."""
+    _log_as_at_the_start()
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    _log_as_at_the_start()
+
+
+def _log_as_at_the_start() -> None:
+    root = logging.getLogger()
+    # pytest's own are of classes of their own.
+    root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
+    root.setLevel(LEVEL)
     logging.captureWarnings(False)
     lines.configure("", "")
 
