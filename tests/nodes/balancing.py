@@ -18,6 +18,8 @@ from urllib.parse import urlencode, urlsplit
 from tests.live_server import LiveServer
 
 CHECK_SECONDS = 0.1
+# Of a client between two requests, which leaves the processor to what is waited for.
+PAUSE = 0.02
 # A client that gives up is a failure of its own; slow machines get time.
 PATIENCE = 60.0
 

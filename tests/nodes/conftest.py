@@ -20,11 +20,11 @@ HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), timeout=30
 EVERY_WORKER = 12
 
 
-def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE, pause: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.live_server import LiveServer
-from tests.nodes.balancing import Balancer, HonestClient
+from tests.nodes.balancing import PAUSE, Balancer, HonestClient
 
 PATIENCE = 60.0
 
@@ -35,7 +35,7 @@ def kill_workers_amid_refreshes(
     chance = random.Random(seed)
     toll = Toll()
     with Balancer(nodes) as balancer:
-        clients = [HonestClient(balancer, token) for token in refresh_tokens]
+        clients = [HonestClient(balancer, token, pause=lambda: time.sleep(PAUSE)) for token in refresh_tokens]
         for client in clients:
             client.start()
         try:

@@ -17,7 +17,7 @@ import sqlalchemy
 
 from tests.conftest import bearer
 from tests.live_server import PASSWORD
-from tests.nodes.balancing import Balancer, HonestClient, readiness
+from tests.nodes.balancing import PAUSE, Balancer, HonestClient, readiness
 from tests.nodes.conftest import EVERY_WORKER, age_keys, refresh, request, statuses, wait_until
 from tests.oauth.conftest import CALLBACK, CHALLENGE, VERIFIER
 from tests.person import Person, Stuck
@@ -319,6 +319,7 @@ def test_a_key_rotated_at_one_node_signs_at_both(nodes, admin):
             seen = request(nodes[1 - turn % 2], "GET", "/users/me", headers=bearer(answer.json()["access_token"]))
             if seen.status_code != 200:
                 refused.append(seen.text)
+            stopped.wait(PAUSE)
         raise AssertionError("unreachable")
 
     with ThreadPoolExecutor(1) as pool:
@@ -336,7 +337,7 @@ def test_a_key_rotated_at_one_node_signs_at_both(nodes, admin):
                 )
                 return {kid_of(answer.json()["access_token"]) for answer in answers}
 
-            wait_until(lambda: all(signs(node) == {fresh} for node in nodes))
+            wait_until(lambda: all(signs(node) == {fresh} for node in nodes), pause=0.25)
         finally:
             stopped.set()
         assert going.result() > 5
@@ -364,7 +365,7 @@ def test_four_schedulers_rotate_once(nodes):
 
     # By now each of them has looked since.
     everything = tuple(entries("active", "next", "retired"))
-    wait_until(lambda: all(published(node) == {everything} for node in nodes))
+    wait_until(lambda: all(published(node) == {everything} for node in nodes), pause=0.25)
     assert entries("active") == before["next"]
     assert entries("retired") == sorted(before["retired"] + before["active"])
     assert len(entries("next")) == 1
@@ -387,7 +388,7 @@ def test_who_drains_dies_and_another_goes_on(nodes, admin, sql):
     before = _decisions(nodes[0], admin)
     answered, stopped = Counter(), Event()
     with Balancer(nodes) as balancer, ThreadPoolExecutor(2) as pool:
-        client = HonestClient(balancer, user["refresh_token"], pause=lambda: time.sleep(0.005))
+        client = HonestClient(balancer, user["refresh_token"], pause=lambda: time.sleep(PAUSE))
         client.start()
 
         def ask(token):
@@ -397,6 +398,7 @@ def test_who_drains_dies_and_another_goes_on(nodes, admin, sql):
                     answered[balancer.send("GET", "/admin/stats", token=token).status] += 1
                 except Exception:  # noqa: BLE001 - perhaps counted, perhaps not
                     lost += 1
+                stopped.wait(PAUSE)
             return lost
 
         asking = [pool.submit(ask, token) for token in (admin["Authorization"].split()[1], user["access_token"])]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.live_server import PASSWORD
-from tests.nodes.balancing import Balancer, HonestClient, readiness
+from tests.nodes.balancing import PAUSE, Balancer, HonestClient, readiness
 from tests.nodes.conftest import EVERY_WORKER, refresh, request, wait_until
 from tests.nodes.killing import kill_workers_amid_refreshes
 
@@ -29,7 +29,7 @@ def families(nodes, request):
 def test_a_rolling_restart_under_load(nodes, families):
     """E27: each node in turn gets SIGTERM and starts again; no request fails, and none is sent twice."""
     with Balancer(nodes) as balancer:
-        clients = [HonestClient(balancer, token, pause=lambda: time.sleep(0.03)) for token in families]
+        clients = [HonestClient(balancer, token, pause=lambda: time.sleep(PAUSE)) for token in families]
         for client in clients:
             client.start()
 
