@@ -12,29 +12,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from tests.browser import application
 from tests.browser.site import Site
 from tests.browser.visitor import DESKTOP, MILLISECONDS, Visitor
-from tests.interop.conftest import unavailable
+from tests.chromium import started
 from tests.live_server import LiveServer
 from tests.smtp_server import SmtpServer
-
-FLAGS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    # Whatever the watch should miss, it gets nowhere.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-)
 
 
 @pytest.fixture(scope="session")
@@ -61,15 +48,8 @@ def site() -> Iterator[Site]:
 # Not of the session: while Playwright runs, a test can't start an event loop.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    path = shutil.which("chromium")
-    if path is None:
-        unavailable("the pages are not seen by a browser: there is no chromium on the path")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=[*FLAGS])
+    with started("the pages are not seen by a browser") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

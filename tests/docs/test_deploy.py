@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from configparser import ConfigParser
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -57,6 +58,44 @@ MAKER = DEPLOY / "certificates.py"
 
 def seconds(text):
     return int(re.fullmatch(r"(\d+)s", text)[1])
+
+
+# The wheel, which is what the image installs
+
+SETUP = ConfigParser(delimiters=("=",))
+SETUP.read(ROOT / "setup.cfg")
+PACKAGES = [file.parent for file in sorted((ROOT / "tokenserver").rglob("__init__.py"))]
+# Sources of what is in the package compiled.
+SOURCES = {".po"}
+
+
+def test_every_file_beside_the_modules_is_in_the_wheel():
+    """What is asked for at run time and isn't Python goes by the patterns of its package."""
+    wanted = {
+        file
+        for file in (ROOT / "tokenserver").rglob("*")
+        if file.is_file() and file.suffix not in {".py", ".pyc", *SOURCES}
+    }
+    assert {file.suffix for file in wanted} >= {".mo", ".bin", ".lua", ".html", ".css", ".js"}
+    given = SETUP["options.package_data"]
+    for package, patterns in given.items():
+        folder = ROOT / package.replace(".", "/")
+        assert folder in PACKAGES
+        for pattern in patterns.replace("\n", ",").split(","):
+            found = set(folder.glob(pattern.strip()))
+            assert found, f"{package}: nothing is {pattern}"
+            wanted -= found
+    assert not wanted
+
+
+def test_every_module_is_in_the_wheel():
+    """Those of folders that are packages, and the migrations, which lie elsewhere."""
+    assert {file.parent for file in (ROOT / "tokenserver").rglob("*.py")} == set(PACKAGES)
+    data = SETUP["options.data_files"].values()
+    given = {file for lines in data for pattern in lines.split() for file in ROOT.glob(pattern)}
+    assert given == {
+        file for file in (ROOT / "migrations").rglob("*") if file.is_file() and file.suffix in {".py", ".mako"}
+    }
 
 
 # The image

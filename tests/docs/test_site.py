@@ -2,7 +2,6 @@
 
 import http.server
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -10,9 +9,8 @@ from functools import partial
 
 import pytest
 
+from tests.chromium import started
 from tests.docs.fences import DOCUMENTS, ROOT
-from tests.interop.conftest import unavailable
-from tests.interop.test_oidc_client_ts import FLAGS
 
 SOURCE = ROOT / "docs" / "site"
 OUTSIDE = {"README.md": "index", "CHANGELOG.md": "changelog", "SECURITY.md": "security", "keys/README.md": "keys"}
@@ -93,13 +91,9 @@ def address(site):
 
 
 def test_the_search_finds_pages_by_itself(address):
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        unavailable("the search of the documentation is not tested: there is no chromium on the path")
-    from playwright.sync_api import expect, sync_playwright
+    with started("the search of the documentation is not tested") as browser:
+        from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         tab = browser.new_page()
         asked, said = [], []
         tab.on("request", lambda request: asked.append(request.url))
@@ -111,6 +105,5 @@ def test_the_search_finds_pages_by_itself(address):
         expect(found).to_be_visible(timeout=SECONDS * 1000)
         found.click()
         expect(tab.get_by_role("heading", level=1)).to_contain_text("Refresh tokens", timeout=SECONDS * 1000)
-        browser.close()
     assert [url for url in asked if not url.startswith((address, "data:"))] == []
     assert said == []

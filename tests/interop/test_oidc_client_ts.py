@@ -1,24 +1,12 @@
 """oidc-client-ts in Chromium: a public client whose pages do all by script."""
 
-import shutil
-
 import pytest
 
+from tests.chromium import started
 from tests.interop import spa
-from tests.interop.conftest import unavailable
 from tests.person import PASSWORD
 from tests.tls_front import listen
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-)
 SECONDS = 60
 
 
@@ -33,19 +21,12 @@ def app(provider, node_folder):
 
 @pytest.fixture(scope="module")
 def context(provider):
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        unavailable("oidc-client-ts is not tested: there is no chromium on the path")
-    from playwright.sync_api import sync_playwright
-
     # Of our certificate's key alone; whatever else is wrong with a certificate is an error.
     trust = f"--ignore-certificate-errors-spki-list={provider.certificate.key_hash}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=[*FLAGS, trust])
+    with started("oidc-client-ts is not tested", trust) as browser:
         context = browser.new_context()
         context.set_default_timeout(SECONDS * 1000)
         yield context
-        browser.close()
 
 
 @pytest.fixture
