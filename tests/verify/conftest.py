@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -119,11 +120,13 @@ def clock() -> Clock:
 
 
 class KeyServer:
-    """Answers `pages[path]` = (status, headers, body); `paths` lists what was asked for; `before` runs first."""
+    """Answers `pages[path]` = (status, headers, body); `paths` lists what was asked for, `sent` with which header
+    fields; `before` runs first."""
 
     def __init__(self) -> None:
         self.pages: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.paths: list[str] = []
+        self.sent: list[Message] = []
         self.before: Callable[[], object] = lambda: None
         self.drip = 0.0
         outer = self
@@ -131,6 +134,7 @@ class KeyServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.paths.append(self.path)
+                outer.sent.append(self.headers)
                 outer.before()
                 status, headers, body = outer.pages.get(self.path, (404, {}, b""))
                 if headers.get("ETag") and self.headers.get("If-None-Match") == headers["ETag"]:

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from tokenserver.verify import (
 )
 from tokenserver.verify.errors import InvalidToken
 from tokenserver.verify.list_token import read_list, to_json
+from tokenserver.verify.pace import SPACING
 from tokenserver.verify.revocation_list import RevocationList
 from tokenserver.verify.revoked import COMMIT_MS, Revoked, digest
 
@@ -384,6 +386,187 @@ class TestFollowing:
         revocations.look()
         assert refused(revocations, claims_of())
         assert "on_enforced failed" in caplog.text
+
+
+class Holding:
+    """A server that keeps its answers back."""
+
+    def __init__(self, server: KeyServer) -> None:
+        self.let = threading.Event()
+        self.at_once, self.most_at_once = 0, 0
+        self._server = server
+        server.before = self._hold
+
+    def _hold(self) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        self.let.wait(30)
+        self.at_once -= 1
+
+    def release(self) -> None:
+        self.let.set()
+        until(lambda: not self.at_once)
+        self._server.before = lambda: None
+
+
+class TestWaiting:
+    """RFC 7240 section 4.3: at the issuer, for the next list."""
+
+    def test_who_has_a_list_asks_to_wait_for_the_next(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], wall: Clock
+    ) -> None:
+        revocations = follow(interval=100)
+        issuer.publish(etag='W/"a"')
+        assert revocations.look() <= SPACING
+        # It didn't let wait: asked again after the interval, not all readers at the same moment.
+        assert 75 <= revocations.look() <= 100
+        wall.now = NOW + 110  # what it has is good for ten seconds more
+        revocations.look()
+        wall.now = NOW + 119
+        revocations.look()
+        asked = [(sent["Prefer"], sent["If-None-Match"]) for sent in issuer.server.sent]
+        tag = 'W/"a"'
+        assert asked == [(None, None), ("wait=10", tag), ("wait=5", tag), (None, tag)]
+
+    def test_news_come_by_the_request_that_waits(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any]
+    ) -> None:
+        """Long before the interval is over; one request at a time."""
+        issuer.publish(etag='W/"a"')
+        ages: list[float] = []
+        revocations = follow(interval=100, on_enforced=ages.append)
+        assert not refused(revocations, claims_of())
+        holding = Holding(issuer.server)
+        until(lambda: holding.at_once)
+        issuer.publish(etag='W/"b"', revoked=ended(s1=NOW * 1000))
+        issuer.server.pages[PATH][1]["Preference-Applied"] = "wait=10"
+        holding.release()
+        until(lambda: refused(revocations, claims_of()))
+        assert len(ages) == 1
+        until(lambda: issuer.server.sent[-1]["If-None-Match"] == 'W/"b"')  # and it goes on
+        assert holding.most_at_once == 1
+
+    @pytest.mark.parametrize("honoured", [True, False])
+    def test_after_news_it_goes_on_where_waiting_is_honoured(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], honoured: bool
+    ) -> None:
+        revocations = follow(interval=100)
+        issuer.publish(etag='W/"a"')
+        revocations.look()
+        for number in range(1, 4):
+            issuer.publish(etag=f'W/"{number}"', iat=NOW + number, ttl=1000)
+            if honoured:
+                issuer.server.pages[PATH][1]["Preference-Applied"] = "wait=10"
+            pause = revocations.look()
+            assert 0 <= pause <= SPACING if honoured else 75 <= pause <= 100
+        # A cache that repeats what it once was answered makes nobody ask on and on.
+        assert 75 <= revocations.look() <= 100
+
+    def test_an_older_list_is_not_what_it_asks_by(
+        self, issuer: Issuer, follow: Callable[..., RevocationList]
+    ) -> None:
+        """Of a node whose clock is behind: else two nodes would tell it news in turn."""
+        revocations = follow(interval=100)
+        for etag, iat in (('W/"a"', NOW), ('W/"older"', NOW - 10)):
+            issuer.publish(etag=etag, iat=iat, ttl=1000)
+            issuer.server.pages[PATH][1]["Preference-Applied"] = "wait=10"
+            pause = revocations.look()
+        assert pause >= 75
+        revocations.look()
+        assert issuer.server.sent[-1]["If-None-Match"] == 'W/"a"'
+
+    def test_a_proxy_without_patience_is_asked_without(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It refuses what waits. Every other look succeeds at first, then nearly all."""
+        revocations = follow(interval=100)
+
+        def refuse_to_wait() -> None:
+            waits = issuer.server.sent[-1]["Prefer"]
+            issuer.server.pages[PATH] = (504, {}, b"") if waits else (200, {"ETag": '"a"'}, issuer.token().encode())
+
+        issuer.server.before = refuse_to_wait
+        for _ in range(40):
+            assert revocations.look() <= 100
+        waits = [bool(sent["Prefer"]) for sent in issuer.server.sent]
+        gaps = [len(gap) for gap in "".join(".w"[each] for each in waits).split("w")]
+        assert gaps == [1, 1, 2, 4, 8, 16, 2]
+        assert len(caplog.records) == sum(waits)
+        issuer.server.before = lambda: None
+
+    def test_an_answer_that_never_comes_is_given_up(
+        self,
+        issuer: Issuer,
+        follow: Callable[..., RevocationList],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr("tokenserver.verify.revocation_list.TIMEOUT", 0.2)
+        monkeypatch.setattr("tokenserver.verify.pace.WAIT", 1)
+        issuer.publish(etag='W/"a"')
+        revocations = follow()
+        revocations.look()
+        holding = Holding(issuer.server)
+        revocations.look()
+        assert "timed out" in caplog.text
+        holding.release()
+        revocations.look()
+        assert issuer.server.sent[-1]["Prefer"] is None
+
+    def test_closed_while_it_waits(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """At once, though the answer doesn't come; and it may be asked again."""
+        issuer.publish(etag='W/"a"')
+        revocations = started(follow(interval=1))
+        holding = Holding(issuer.server)
+        until(lambda: holding.at_once)
+        revocations.close()
+        assert not readers()
+        assert holding.at_once == 1
+        assert not caplog.records
+        holding.release()
+        started(revocations)
+
+    def test_let_go_while_it_waits(
+        self, issuer: Issuer, jwks: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        issuer.publish(etag='W/"a"')
+        revocations = RevocationList(
+            issuer=ISSUER,
+            uri=issuer.uri,
+            keys=StaticKeys(jwks),
+            options=Revocations(interval=0.5),
+            clock=lambda: NOW,
+        )
+        started(revocations)
+        holding = Holding(issuer.server)
+        until(lambda: holding.at_once)
+        del revocations
+        gc.collect()
+        until(lambda: not readers())
+        assert holding.at_once == 1
+        assert not caplog.records
+        holding.release()
+
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_a_child_that_ends_leaves_its_parent_s_request_alone(
+        self, issuer: Issuer, follow: Callable[..., RevocationList], claims_of: Callable[..., Any], caplog: Any
+    ) -> None:
+        issuer.publish(etag='W/"a"')
+        revocations = started(follow(interval=1))
+        holding = Holding(issuer.server)
+        until(lambda: holding.at_once)
+        child = os.fork()
+        if child == 0:
+            revocations.close()
+            weakref.finalize._exitfunc()  # type: ignore[attr-defined]
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        issuer.publish(etag='W/"b"', revoked=ended(s1=NOW * 1000))
+        holding.release()
+        until(lambda: refused(revocations, claims_of()))
+        assert not caplog.records
 
 
 class TestNewKeys:

@@ -77,6 +77,8 @@ def _port_fault(settings: Settings, address: str) -> int:
 def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
     """What a worker process answers with; runs there."""
     from tokenserver.app import MAX_BODY_BYTES, create_worker, rooms_of
+    from tokenserver.oauth.endpoints.waiting import waiting
+    from tokenserver.tokens.revocation_watch import Watch
 
     try:
         application = create_worker(is_draining)
@@ -86,10 +88,13 @@ def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
-    settings = rooms_of(application).settings
+    rooms = rooms_of(application)
+    settings = rooms.settings
     silent_seconds = HEAD_SECONDS[settings.trusted_proxies > 0] + SPARE_SECONDS
     Impatience(settings.port, request_seconds=REQUEST_SECONDS, silent_seconds=silent_seconds).start()
-    return in_slots(application, slots=settings.threads, max_body=MAX_BODY_BYTES)
+    watch = Watch(rooms.revocation_list, is_ending=is_draining, require=rooms.clock.require)
+    in_turn = in_slots(application, slots=settings.threads, max_body=MAX_BODY_BYTES)
+    return waiting(in_turn, watch)
 
 
 def create(settings: Settings, address: str, loader: Loader) -> "Supervisor":
@@ -105,7 +110,7 @@ def create(settings: Settings, address: str, loader: Loader) -> "Supervisor":
         port=settings.port,
         interface=Interfaces.WSGI,
         workers=settings.workers,
-        # One for each connection, which may wait for a body; `in_slots` says how many may work.
+        # One for each connection, which may wait for a body or for a revocation; `in_slots` says how many may work.
         blocking_threads=CONNECTIONS,
         backpressure=CONNECTIONS,
         http=HTTPModes.http1,

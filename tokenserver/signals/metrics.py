@@ -96,6 +96,10 @@ logouts = Counter(
     known=(("delivered", "failed", "given_up"),),
 )
 
+list_readers_waiting = Gauge(
+    "revocation_list_readers_waiting", "Requests that wait for the next revocation list.", across="livesum"
+)
+
 feed_followed_at = Gauge(
     "feed_followed_timestamp_seconds",
     "When the process that is furthest behind last knew all revocations and changes.",

@@ -59,8 +59,13 @@ class Revocation:
                 return True
         return False
 
+    @property
+    def version(self) -> int:
+        """Another one after each change."""
+        return self._version
+
     def live(self) -> tuple[int, Cutoffs]:
-        """A number that is another one after each change, and all cutoffs, also those too old to matter."""
+        """The version, and all cutoffs, also those too old to matter."""
         with self._lock:
             return self._version, self._cutoffs.copy()
 

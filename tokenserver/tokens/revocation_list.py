@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from tokenserver.storage.feed import Feed, Kind
+from tokenserver.storage.feed import Entry, Feed, Kind
 from tokenserver.tokens.access_token import Signer, sign_jwt
 from tokenserver.tokens.revocation import Cutoffs, Revocation
 from tokenserver.verify.list_token import TYP, to_json
@@ -27,19 +27,23 @@ REUSED: Final = 1
 
 
 class Issue(NamedTuple):
-    """`etag`: without quotes. Weak: of one content there may be several signatures."""
+    """`etag`: without quotes. Weak: of one content there may be several signatures. `edition`: grows in this
+    process with each list that names a revocation which the one before didn't."""
 
     token: str
     etag: str
+    edition: int
 
 
 class _Made(NamedTuple):
     of: tuple[int, int, str]
     issue: Issue
+    revoked: dict[str, Any]
 
 
 class SignedList:
-    """One per process. `uri`: where the list is published."""
+    """One per process. `uri`: where the list is published. `stirred`: set when this process hears of a revocation.
+    `grown_at`: when the newest edition was made, on the monotonic clock."""
 
     def __init__(
         self, *, feed: Feed, revocation: Revocation, signer: Callable[[], Signer], issuer: str, uri: str
@@ -53,6 +57,9 @@ class SignedList:
         self._made: _Made | None = None
         self._looked_at = float("-inf")
         self._names: dict[tuple[Kind, str], bytes] = {}
+        self.grown_at = float("-inf")
+        self.stirred = threading.Event()
+        feed.subscribe(self._stir, lambda _entries: self.stirred.set())
 
     def current(self) -> Issue:
         """With all that was revoked until a second ago. No SQL when nothing changed.
@@ -61,21 +68,38 @@ class SignedList:
         """
         with self._lock:
             if self._made is None or time.monotonic() - self._looked_at >= REUSED:
-                now = time.time()  # before the look: the list is as of no later than this
-                self._feed.sync()
-                self._made = self._make(int(now) // TTL * TTL)
-                self._looked_at = time.monotonic()
+                return self._look().issue
             return self._made.issue
+
+    def newest(self) -> Issue:
+        """With all that was revoked until this call: one round trip to Redis. Raises StoreUnavailable."""
+        with self._lock:
+            return self._look().issue
+
+    def _look(self) -> _Made:
+        now = time.time()  # before the look: the list is as of no later than this
+        self._feed.sync()
+        self._made = self._make(int(now) // TTL * TTL)
+        self._looked_at = time.monotonic()
+        return self._made
+
+    def _stir(self, entry: Entry) -> None:
+        if entry.kind in KINDS or entry.kind is Kind.EVERYTHING:
+            self.stirred.set()
 
     def _make(self, iat: int) -> _Made:
         signer = self._signer()
-        version, cutoffs = self._revocation.live()
-        of = (version, iat, signer.kid)
-        if self._made is not None and self._made.of == of:
-            return self._made
+        old, of = self._made, (self._revocation.version, iat, signer.kid)
+        if old is not None and old.of == of:
+            return old
+        _, cutoffs = self._revocation.live()
         claims = self._claims(iat, cutoffs)
         etag = hashlib.sha256(json.dumps(claims).encode() + signer.kid.encode()).hexdigest()[:32]
-        return _Made(of, Issue(sign_jwt(signer, TYP, claims), etag))
+        edition = 0 if old is None else old.issue.edition
+        if old is not None and _says_more(claims["revoked"], old.revoked):
+            edition += 1
+            self.grown_at = time.monotonic()
+        return _Made(of, Issue(sign_jwt(signer, TYP, claims), etag, edition), claims["revoked"])
 
     def _claims(self, iat: int, cutoffs: Cutoffs) -> dict[str, Any]:
         keep_ms = self._feed.retention_ms
@@ -92,3 +116,10 @@ class SignedList:
             "ttl": TTL,
             "revoked": to_json(Revoked(**listed, everything=cutoffs.get((Kind.EVERYTHING, ""), 0))),
         }
+
+
+def _says_more(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Than `old` did; what has expired since is no news."""
+    if new["everything"] > old["everything"]:
+        return True
+    return any(at > old[kind].get(name, 0) for kind in KINDS.values() for name, at in new[kind].items())

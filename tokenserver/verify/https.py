@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPResponse
 from typing import Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, getproxies
+from urllib.request import BaseHandler, HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, getproxies
+
+from tokenserver.verify.line import Line
 
 MAX_BODY: Final = 256 * 1024
 MIN_AGE: Final = 10
@@ -18,11 +20,13 @@ CACHE_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age\s*=\s*\"?([0-9]{1,9})\"?\s
 
 
 class Document(NamedTuple):
-    """`max_age`: seconds the server lets us keep it, or None when it doesn't say. `etag`: its version."""
+    """`max_age`: seconds the server lets us keep it, or None when it doesn't say. `etag`: its version. `waits`:
+    the server honours the preference to wait for it (RFC 7240 section 3)."""
 
     body: bytes
     max_age: int | None
     etag: str | None = None
+    waits: bool = False
 
 
 Fetch = Callable[[str], Document]
@@ -47,12 +51,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _opener() -> OpenerDirector:
+def _opener(handlers: Iterable[BaseHandler]) -> OpenerDirector:
     # An opener that was given no handler for redirects, errors, file: or ftp: can't be led to any of them.
     # Plain http means loopback here, so it never takes a proxy.
     proxies = {scheme: proxy for scheme, proxy in getproxies().items() if scheme in {"https", "no"}}
     opener = OpenerDirector()
-    for handler in (ProxyHandler(proxies), HTTPHandler(), HTTPSHandler()):
+    for handler in (ProxyHandler(proxies), *handlers):
         opener.add_handler(handler)
     return opener
 
@@ -65,12 +69,21 @@ def fetch(uri: str, *, timeout: float = 5) -> Document:
     return document
 
 
-def fetch_newer(uri: str, etag: str | None, *, timeout: float, limit: int) -> Document | None:
-    """None while the document at `uri` is the one of `etag` (RFC 9110 section 13.1.2). `limit`: bytes.
+def fetch_newer(
+    uri: str, etag: str | None, line: Line, *, timeout: float, limit: int, wait: int = 0
+) -> Document | None:
+    """None while the document at `uri` is the one of `etag` (RFC 9110 section 13.1.2). `limit`: bytes. `wait`: the
+    server may take so many seconds more, if there is a newer one then (RFC 7240 section 4.3).
 
-    OSError, HTTPException or ValueError when it can't be had.
+    OSError, HTTPException or ValueError when it can't be had, or `line` is cut.
     """
-    return _ask(uri, {} if etag is None else {"If-None-Match": etag}, timeout=timeout, limit=limit)
+    headers = {} if etag is None else {"If-None-Match": etag}
+    if wait:
+        headers["Prefer"] = f"wait={wait}"
+    try:
+        return _ask(uri, headers, timeout=timeout, limit=limit, wait=wait, line=line)
+    finally:
+        line.let_go()
 
 
 def post(uri: str, form: Mapping[str, str], headers: Mapping[str, str], *, timeout: float) -> bytes:
@@ -82,18 +95,29 @@ def post(uri: str, form: Mapping[str, str], headers: Mapping[str, str], *, timeo
 
 
 def _ask(
-    uri: str, headers: Mapping[str, str], *, timeout: float, limit: int = MAX_BODY, body: bytes | None = None
+    uri: str,
+    headers: Mapping[str, str],
+    *,
+    timeout: float,
+    limit: int = MAX_BODY,
+    body: bytes | None = None,
+    wait: int = 0,
+    line: Line | None = None,
 ) -> Document | None:
     request = Request(check_uri(uri), body, dict(headers))  # noqa: S310 - checked on this line
-    deadline = time.monotonic() + timeout
-    with _opener().open(request, timeout=timeout) as response:
+    deadline = time.monotonic() + timeout + wait
+    handlers = (HTTPHandler(), HTTPSHandler()) if line is None else line.handlers(timeout + wait)
+    with _opener(handlers).open(request, timeout=timeout) as response:
         if response.status == 304 and "If-None-Match" in headers:
             return None
         # RFC 8414 section 3.2: 200 OK. Whoever answers 3xx is not the place where the keys are.
         if response.status != 200:
             raise ValueError(f"answered {response.status}")
         age = max_age(response.headers.get_all("Cache-Control", []))
-        return Document(_read(response, deadline, limit), age, response.headers.get("ETag"))
+        applied = ",".join(response.headers.get_all("Preference-Applied", []))
+        return Document(
+            _read(response, deadline, limit), age, response.headers.get("ETag"), "wait=" in applied.lower()
+        )
 
 
 def _read(response: HTTPResponse, deadline: float, limit: int) -> bytes:

@@ -1,15 +1,16 @@
 """Knows which access tokens died before their time, without asking for each: reads the issuer's revocation list.
 
-A thread of its own reads it every few seconds, so that no request waits for it. Lists only add: what was once
-revoked stays so for as long as a token may live, whatever a later list says. How old the newest list may be is
-bounded; what comes after that is refused, or asked about.
+A thread of its own reads it, so that no request waits for it. It waits at the issuer for the next one, and asks
+every few seconds where it may not wait. Lists only add: what was once revoked stays so for as long as a token may
+live, whatever a later list says. How old the newest list may be is bounded; what comes after that is refused, or
+asked about.
 """
 
 import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Final
@@ -18,7 +19,9 @@ from tokenserver.verify import https
 from tokenserver.verify.claims import Claims
 from tokenserver.verify.errors import InvalidToken, RevocationsUnavailable
 from tokenserver.verify.jwks import KeySource
+from tokenserver.verify.line import Line
 from tokenserver.verify.list_token import MAX_LIST, ListToken, read_list
+from tokenserver.verify.pace import Pace
 from tokenserver.verify.revoked import Revoked
 
 log = logging.getLogger(__name__)
@@ -32,9 +35,9 @@ class Revocations:
     """How a verifier keeps up with revocations. Times in seconds.
 
     `max_staleness`: how old the last list may be. Past that, `introspect` is asked about each token and says
-    whether it is active; without it everything is refused. `interval`: between two looks. `on_enforced` is called
-    for each revocation that came while this process ran, in the thread that reads: with its age at the moment from
-    which this process refuses.
+    whether it is active; without it everything is refused. `interval`: between two looks, where the issuer doesn't
+    let this process wait for news. `on_enforced` is called for each revocation that came while this process ran, in
+    the thread that reads: with its age at the moment from which this process refuses.
     """
 
     max_staleness: float = 120
@@ -54,6 +57,36 @@ class _Known:
     as_of: float
     good_until: float
     revoked: Revoked
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Asks for the list while nobody holds it that knows what to do with the answer. `wait` in s."""
+
+    uri: Callable[[], str]
+    etag: str | None
+    wait: int
+    line: Line
+
+    def ask(self) -> "_Answer":
+        began = time.monotonic()
+        try:
+            uri = self.uri()
+            document = https.fetch_newer(uri, self.etag, self.line, timeout=TIMEOUT, limit=MAX_LIST, wait=self.wait)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, what is known stays so, and grows old
+            return _Answer(self, time.monotonic() - began, error)
+        return _Answer(self, time.monotonic() - began, None, uri, document)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`took` in s. `document`: None where there is nothing new."""
+
+    to: _Question
+    took: float
+    error: Exception | None
+    uri: str = ""
+    document: https.Document | None = None
 
 
 class RevocationList:
@@ -76,6 +109,8 @@ class RevocationList:
         self._clock = clock
         self._etag: str | None = None
         self._known: _Known | None = None
+        self._pace = Pace(self._options.interval)
+        self._finalizer: weakref.finalize[[Event, Line], RevocationList] | None = None
         self._begin()
         _INSTANCES.add(self)
 
@@ -85,7 +120,10 @@ class RevocationList:
         self._reader: Thread | None = None
         self._first_look = Event()
         self._end = Event()
-        self._finalizer = weakref.finalize(self, self._end.set)
+        self._line = Line()
+        if self._finalizer is not None:
+            self._finalizer.detach()  # in a child, it would cut the parent's connection
+        self._finalizer = weakref.finalize(self, _hang_up, self._end, self._line)
 
     def check(self, claims: Claims, token: str) -> None:
         """InvalidToken for what was revoked, RevocationsUnavailable when that can't be known."""
@@ -110,7 +148,7 @@ class RevocationList:
 
     def close(self) -> None:
         """Ends the thread. The next question starts another."""
-        self._end.set()
+        _hang_up(self._end, self._line)
         reader = self._reader
         if reader is not None:
             reader.join()
@@ -127,22 +165,39 @@ class RevocationList:
 
     def look(self) -> float:
         """Reads the list once; how many seconds to wait until the next look."""
+        return self._take(self._question().ask())
+
+    def _question(self) -> _Question:
+        known = self._known
+        # Who has no list wants the one that there is.
+        wait = 0 if known is None or self._etag is None else self._pace.wait(known.good_until - self._clock())
+        return _Question(self._uri, self._etag, wait, self._line)
+
+    def _take(self, answer: _Answer) -> float:
+        """The seconds until the next look."""
+        wait, took, document = answer.to.wait, answer.took, answer.document
+        if answer.error is not None:
+            return self._fail(answer.error, wait)
+        if document is None:
+            return self._pace.after(wait=wait, took=took, goes_on=False, ttl=self._options.interval)
         try:
-            uri = self._uri()
-            document = https.fetch_newer(uri, self._etag, timeout=TIMEOUT, limit=MAX_LIST)
-            if document is None:
-                return self._options.interval
             now = self._clock()
             token = document.body.decode("ascii")
-            newer = read_list(token, issuer=self._issuer, uri=uri, keys=self._keys, now=now, leeway=LEEWAY)
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, what is known stays so, and grows old
-            log.warning("no new revocation list: %a", str(error) or type(error).__name__)
-            return self._options.interval
+            newer = read_list(token, issuer=self._issuer, uri=answer.uri, keys=self._keys, now=now, leeway=LEEWAY)
+        except Exception as error:  # noqa: BLE001 - as in `ask`
+            return self._fail(error, wait)
+        is_first = self._known is None
+        if not self._learn(newer, now):
+            return self._pace.after(wait=wait, took=took, goes_on=False, ttl=newer.ttl)
         self._etag = document.etag
-        self._learn(newer, now)
-        return min(self._options.interval, newer.ttl)
+        return self._pace.after(wait=wait, took=took, goes_on=is_first or document.waits, ttl=newer.ttl)
 
-    def _learn(self, newer: ListToken, now: float) -> None:
+    def _fail(self, error: Exception, wait: int) -> float:
+        log.warning("no new revocation list: %a", str(error) or type(error).__name__)
+        return self._pace.after_failure(wait=wait)
+
+    def _learn(self, newer: ListToken, now: float) -> bool:
+        """Whether it says something new."""
         old = self._known
         before = old.revoked if old else Revoked()
         # Whatever was revoked so long ago is about tokens that have expired.
@@ -153,16 +208,25 @@ class RevocationList:
             # An older list, by a cache or by somebody in between: what it says is true, but it makes nothing fresh.
             as_of, good_until = old.as_of, old.good_until
         self._known = _Known(as_of, good_until, revoked)
-        if old and self._options.on_enforced:
-            _tell(self._options.on_enforced, old.revoked, revoked, now)
+        if old is None:
+            return True
+        moments = tuple(revoked.since(old.revoked))
+        if self._options.on_enforced:
+            _tell(self._options.on_enforced, moments, now)
+        return bool(moments) or newer.iat > old.as_of
 
 
-def _tell(on_enforced: Callable[[float], object], old: Revoked, new: Revoked, now: float) -> None:
-    for moment in new.since(old):
+def _tell(on_enforced: Callable[[float], object], moments: Iterable[int], now: float) -> None:
+    for moment in moments:
         try:
             on_enforced(max(0.0, now - moment / 1000))
         except Exception:
             log.exception("on_enforced failed")
+
+
+def _hang_up(end: Event, line: Line) -> None:
+    end.set()
+    line.cut()
 
 
 def _read_on(reference: "weakref.ref[RevocationList]", end: Event, first_look: Event) -> None:
@@ -171,7 +235,13 @@ def _read_on(reference: "weakref.ref[RevocationList]", end: Event, first_look: E
         each = reference()
         if each is None:
             return
-        pause = each.look()
+        question = each._question()  # noqa: SLF001 - of this module
+        del each  # while it waits for an answer, its owner may let it go
+        answer = question.ask()
+        each = reference()
+        if each is None or end.is_set():
+            return
+        pause = each._take(answer)  # noqa: SLF001 - of this module
         first_look.set()
         del each
 

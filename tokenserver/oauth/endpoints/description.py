@@ -356,12 +356,38 @@ def _registration(summary: str, method: str) -> Json:
     }
 
 
+PREFER: Final[Json] = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "With `If-None-Match`, how many seconds the answer may take, 10 at most, if something new comes "
+    "meanwhile (RFC 7240 section 4.3).",
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+IF_NONE_MATCH: Final[Json] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of the list at hand: 304 while it is the newest (RFC 9110 section 13.1.2).",
+    "schema": {"type": "string"},
+    "example": 'W/"9f86d081884c7d659a2feaa0c55ad015"',
+}
+PREFERENCE_APPLIED: Final[Json] = {
+    "description": "That the request waited, or would have, had there been nothing new (RFC 7240 section 3).",
+    "required": False,
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+
+
 def _revocation_list() -> Json:
     operation = published("Read what was revoked, for services that verify tokens by themselves", TEXT, "eyJ…")
     answers: dict[str, Json] = operation["responses"]
     answers["200"]["content"] = {f"application/{TYP}": {"schema": TEXT, "example": "eyJ…"}}
     for answer in answers.values():
-        answer["headers"] |= {"ETag": WEAK_ETAG}
+        answer["headers"] |= {"ETag": WEAK_ETAG, "Preference-Applied": PREFERENCE_APPLIED}
+    operation["parameters"] = [IF_NONE_MATCH, PREFER]
     return operation | {"responses": answers | {"503": _refusal(503, {errors.WORDS[503]: SENTENCES[503]})}}
 
 
