@@ -1,5 +1,6 @@
 """Who waits for the revocation list at one node hears what is revoked at the other, and isn't in the way."""
 
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -39,10 +40,11 @@ def follow(node, is_last: Callable[[httpx.Response], bool]) -> tuple[httpx.Respo
 def test_what_is_revoked_at_one_node_is_told_to_who_waits_at_the_other(nodes):
     """RFC 7240 section 4.3: before the time is over. Where the machine stood still meanwhile, once more."""
     here, there = nodes
-    there.signed_in("mia")
+    name = f"mia-{secrets.token_hex(4)}"
+    there.signed_in(name)
     with ThreadPoolExecutor() as pool:
         for _ in range(5):
-            token = there.post("/auth/login", json={"login": "mia", "password": PASSWORD})["access_token"]
+            token = there.post("/auth/login", json={"login": name, "password": PASSWORD})["access_token"]
             revoked = Event()
             asked = pool.submit(follow, here, lambda _, revoked=revoked: revoked.is_set())
             wait_until(lambda: waiting(here))
@@ -63,7 +65,7 @@ def test_a_verifier_waits_and_refuses(nodes):
     told = []
     options = Revocations(interval=100, max_staleness=120, on_enforced=told.append)
     verifier = Verifier.for_issuer(here.url, here.url, revocations=options)
-    token = there.signed_in("noa")["access_token"]
+    token = there.signed_in(f"noa-{secrets.token_hex(4)}")["access_token"]
     assert verifier.verify(token).client_id == "first-party"
     wait_until(lambda: waiting(here))
     assert request(there, "POST", "/auth/logout", headers=bearer(token)).status_code == 204
