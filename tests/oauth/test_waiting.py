@@ -242,6 +242,14 @@ def test_whatever_else_is_asked_is_answered_at_once(process, method, body, prefe
     assert applied(response) is None
 
 
+def test_another_wsgi_server_lets_nobody_wait(app):
+    """`wsgi.py`: its threads are few."""
+    etag = f'W/"{rooms_of(app).revocation_list.newest().etag}"'
+    response = Client(app.wsgi_app, Response).get(PATH, headers=LONG | {"If-None-Match": etag})
+    assert (response.status_code, applied(response)) == (304, None)
+    assert "Prefer" in response.vary
+
+
 def test_no_page_makes_browsers_wait(process):
     """`Prefer` needs a preflight (Fetch), and this endpoint answers none."""
     here = process()
