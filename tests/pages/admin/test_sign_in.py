@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 
-from tests.access.story import events
+from tests.access.story import events, make_role
 from tests.answers import granted
 from tests.conftest import ADMIN_PASSWORD, Api, bearer
 from tests.pages.admin.conftest import HOME, ISSUER, Visitor
@@ -179,20 +179,60 @@ def test_a_disabled_admin_is_out_at_the_next_click(visitor_of: Callable[..., Vis
     assert keys_of_console(rooms) == []
 
 
-def test_more_rights_hold_by_the_next_click(
-    visitor_of: Callable[..., Visitor], api: Api, people: Any, monkeypatch: Any
-):
-    visitor = visitor_of("ann")
-    page = visitor.enter()
-    assert "go-log" not in page.text
+def give_roles(api: Api, user_id: str, *roles: str) -> None:
     token = bearer(api.login("admin", ADMIN_PASSWORD)["access_token"])
-    granted(api.http.put(f"/users/{people['ann']['id']}/roles", json={"roles": ["admin"]}, headers=token))
-    later = now_ms() + 6_000
-    monkeypatch.setattr("tokenserver.pages.admin.sign_in.now_ms", lambda: later)
-    assert "go-log" in visitor.enter().text
-    # And fewer.
-    granted(api.http.put(f"/users/{people['ann']['id']}/roles", json={"roles": ["user"]}, headers=token))
-    assert "go-log" not in visitor.open().text
+    granted(api.http.put(f"/users/{user_id}/roles", json={"roles": list(roles)}, headers=token))
+
+
+def test_more_rights_hold_by_the_next_click(visitor_of: Callable[..., Visitor], api: Api, people: Any):
+    visitor, ann = visitor_of("ann"), people["ann"]["id"]
+    assert "go-log" not in visitor.enter().text
+    for _ in range(2):
+        give_roles(api, ann, "admin")
+        assert "go-log" in visitor.enter().text
+        # Once for each change.
+        assert "go-log" in visitor.open().text
+        # And fewer.
+        give_roles(api, ann, "user")
+        assert "go-log" not in visitor.open().text
+        refresh(visitor)
+
+
+def refresh(visitor: Visitor) -> None:
+    """The token is renewed, with the scope that its user has now."""
+    sign_in = "tokenserver.pages.admin.sign_in.EARLY"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sign_in, 10**9)
+        visitor.open()
+
+
+def test_a_form_is_not_lost_to_more_rights(visitor_of: Callable[..., Visitor], api: Api, people: Any, rooms: Rooms):
+    visitor, ann = visitor_of("ann"), people["ann"]["id"]
+    page = visitor.enter()
+    give_roles(api, ann, "admin")
+    visitor.press(page, "sign-out")
+    assert len(events(rooms, "session:ended")) == 1
+
+
+def test_what_comes_back_without_it_is_not_asked_for_again(
+    visitor_of: Callable[..., Visitor], api: Api, people: Any, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+):
+    visitor, ann = visitor_of("ann"), people["ann"]["id"]
+    visitor.enter()
+    make_role(rooms, "reader", "logs:read")
+    make_role(rooms, "counter", "stats:read")
+    # As when another node, of an older version, doesn't know the permission.
+    monkeypatch.setattr("tokenserver.pages.admin.sign_in.SCOPE", "openid posts:create")
+    give_roles(api, ann, "reader")
+    visitor.enter()
+    for _ in range(2):
+        page = visitor.open()
+        assert page.form_with("sign-out")  # it is a page of the console, and not the way in
+        assert "go-log" not in page.text
+        refresh(visitor)
+    monkeypatch.undo()
+    give_roles(api, ann, "reader", "counter")
+    assert {"go-log", "go-stats"} <= set(re.findall('id="([a-z-]+)"', visitor.enter().text))
 
 
 def test_an_endpoint_that_asks_for_a_stronger_sign_in(app: Flask, admin: Visitor, people: Any):

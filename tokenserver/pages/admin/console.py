@@ -128,6 +128,8 @@ class Console:
             return failed(refused)
         if admin is None:
             return self.sign_in.begin() if fields is None else failed_sign_in()
+        if admin.gained and fields is None:
+            return self.sign_in.begin(wanted=admin.gained)
         try:
             response = view(admin) if fields is None else view(admin, fields)
         except Refused as refused:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -35,17 +35,19 @@ HOME: Final = "/admin/console"
 CALLBACK: Final = f"{HOME}/callback"
 # OpenID Connect Core section 3.1.2.1. Whoever gives something on needs a token that covers it.
 SCOPE: Final = " ".join(["openid", *sorted(PERMISSIONS)])
-# ms: an access token is renewed so long before it expires, and looked at no sooner than that again.
+# ms: an access token is renewed so long before it expires.
 EARLY: Final = 5_000
 OVER: Final = marked("This sign-in is over, or it began in another browser. Open the console again.")
 
 
 @dataclass(frozen=True)
 class Admin:
-    """Who is there, by `GET /users/me`. `api`: asks in their name. `csrf`: for the forms of this browser."""
+    """Who is there, by `GET /users/me`. `gained`: permissions that they got since they signed in, which their token
+    doesn't cover. `api`: asks in their name. `csrf`: for the forms of this browser."""
 
     person: Mapping[str, Any]
     scope: frozenset[str]
+    gained: frozenset[str]
     api: Api
     csrf: str
 
@@ -76,16 +78,17 @@ class SignIn:
 
     # Before
 
-    def begin(self, return_to: str | None = None, **parameters: str) -> Response:
-        """To the authorization endpoint. `return_to`: a path of the console; this request's when not given.
-        `parameters`: more of the authorization request."""
+    def begin(self, return_to: str | None = None, *, wanted: Iterable[str] = (), **parameters: str) -> Response:
+        """To the authorization endpoint, where who is signed in is asked nothing. `return_to`: a path of the
+        console; this request's when not given. `wanted`: permissions that it is about. `parameters`: more of the
+        authorization request."""
         browser, nonce, verifier = self._forms.browser(), secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         path = return_to or _here()
         pending = self._interactions.begin(
             browser,
             resume=path if LOCAL_PATH.fullmatch(path) else HOME,
             client_id=ADMIN_CONSOLE,
-            data={"nonce": nonce, "code_verifier": verifier},
+            data={"nonce": nonce, "code_verifier": verifier, "wanted": sorted(wanted)},
         )
         challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         if "ui_locales" in request.args:
@@ -138,7 +141,7 @@ class SignIn:
         response = self._api.ask("POST", path_of("token_endpoint"), form=form).body
         if not self._is_meant(response.get("id_token", ""), pending.data["nonce"]):
             raise NotFound(OVER, code="interaction_not_found")
-        return Tokens.of(response)
+        return Tokens.of(response, pending.data["wanted"])
 
     def _is_meant(self, id_token: str, nonce: str) -> bool:
         """OpenID Connect Core section 3.1.3.7: of this issuer, for this client, in answer to this very request."""
@@ -168,14 +171,10 @@ class SignIn:
             return None
         current().actor = person["id"]
         scope = frozenset(tokens.scope.split())
-        if self._is_outgrown(person["permissions"], scope, tokens):
-            return None
-        return Admin(person, scope, api, self._forms.csrf(self._forms.browser()))
-
-    @staticmethod
-    def _is_outgrown(permissions: list[str], scope: frozenset[str], tokens: Tokens) -> bool:
-        """Whether its user got more since: a new sign-in, at which nobody is asked anything, covers that."""
-        return bool(PERMISSIONS.keys() & set(permissions) - scope) and now_ms() > tokens.issued_at + EARLY
+        missing = PERMISSIONS.keys() & set(person["permissions"]) - scope
+        # What was asked for in vain is not asked for again, or the browser would go round for ever.
+        gained = frozenset(missing if missing.difference(tokens.uncovered) else ())
+        return Admin(person, scope, gained, api, self._forms.csrf(self._forms.browser()))
 
     def _refreshed(self, cookie: str, tokens: Tokens) -> Tokens:
         form = {
@@ -183,7 +182,7 @@ class SignIn:
             "client_id": ADMIN_CONSOLE,
             "refresh_token": tokens.refresh_token,
         }
-        fresh = Tokens.of(self._api.ask("POST", path_of("token_endpoint"), form=form).body)
+        fresh = Tokens.of(self._api.ask("POST", path_of("token_endpoint"), form=form).body, tokens.uncovered)
         self._held.keep(cookie, fresh)
         return fresh
 

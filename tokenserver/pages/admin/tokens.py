@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from tokenserver.errors import StoreUnavailable
@@ -14,24 +14,24 @@ from tokenserver.storage.redis import RedisReplaced
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """`issued_at`, `expires_at` in ms since 1970: of the access token."""
+    """`expires_at` in ms since 1970: of the access token. `uncovered`: permissions that their user held and that
+    were asked for in vain."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
     scope: str
-    issued_at: int
     expires_at: int
+    uncovered: list[str]
 
     @classmethod
-    def of(cls, response: Mapping[str, Any]) -> Self:
-        """Of a token response (RFC 6749 section 5.1)."""
-        now = now_ms()
+    def of(cls, response: Mapping[str, Any], wanted: Iterable[str]) -> Self:
+        """Of a token response (RFC 6749 section 5.1). `wanted`: permissions that it is about."""
         return cls(
             access_token=response["access_token"],
             refresh_token=response["refresh_token"],
             scope=response["scope"],
-            issued_at=now,
-            expires_at=now + response["expires_in"] * 1000,
+            expires_at=now_ms() + response["expires_in"] * 1000,
+            uncovered=sorted(set(wanted) - set(response["scope"].split())),
         )
 
 
@@ -45,14 +45,14 @@ class HeldTokens:
         self._lifetime = lifetime
 
     def keep(self, cookie: str, tokens: Tokens) -> None:
-        text = json.dumps([getattr(tokens, name) for name in Tokens.__slots__]).encode()
+        text = json.dumps(asdict(tokens)).encode()
         sealed = sealing.seal(text, self._secrets(), cookie).hex()
         self._ask(cookie, lambda client, key: client.set(key, sealed, ex=self._lifetime))
 
     def find(self, cookie: str) -> Tokens | None:
         sealed = self._ask(cookie, lambda client, key: client.get(key))
         text = sealing.unseal(bytes.fromhex(sealed), self._secrets(), cookie) if sealed else None
-        return Tokens(*json.loads(text)) if text else None
+        return Tokens(**json.loads(text)) if text else None
 
     def forget(self, cookie: str) -> None:
         self._ask(cookie, lambda client, key: client.delete(key))
