@@ -17,10 +17,8 @@ from tokenserver.errors import ConfigurationError
 from tokenserver.rooms import Rooms
 from tokenserver.storage.sql import Transaction, new_id
 
-# For other methods, a role or a client of that name.
-ALSO_NAMES = {
-    *("/roles/verify", "/admin/console/roles/preview", "/admin/console/roles/save", "/admin/console/clients/new"),
-}
+# For other methods, a role of that name.
+ALSO_NAMES = {"/roles/verify"}
 
 
 def endpoints(app: Flask) -> dict[str, set[str]]:

@@ -64,7 +64,7 @@ def test_nothing_on_any_page_is_left_in_english(visitors: Any, people: Any, room
     ann = f"/users/{people['ann']['id']}"
     paths = (
         *("", "/users", ann, "/users?q=nobody", "/roles", "/roles/admin", "/roles/plain", "/keys", "/clients"),
-        *("/clients/new", *(f"/clients/new?kind={kind}" for kind in KINDS), "/clients/job", "/clients/job/change"),
+        *("/new-client", *(f"/new-client?kind={kind}" for kind in KINDS), "/clients/job", "/clients/job/change"),
         *("/log?reads=1", "/stats?window=1h", "/explain", "/explain?user=ann&permission=posts:create"),
         "/explain?user=ann&permission=logs:read",
     )
@@ -79,14 +79,14 @@ REFUSED: list[tuple[str, str, dict[str, str], int, str]] = [
     ("/roles", "create-role", {"name": "!"}, 422, "1 bis 64 Buchstaben"),
     ("/roles", "create-role", {"name": "Verify"}, 422, "nicht `verify`"),
     ("/roles", "create-role", {"name": "user"}, 409, "Es gibt schon eine Rolle"),
-    ("/clients/new?kind=web", "create-client", {"redirect_uris": "http://a.example/"}, 422, "https, außer für"),
-    ("/clients/new?kind=web", "create-client", {"redirect_uris": "app.example:/ app.example:/"}, 422, "Jede nur"),
-    ("/clients/new?kind=web", "create-client", {"redirect_uris": "app.example:/"}, 422, "Ein eigenes Schema"),
-    ("/clients/new?kind=web", "create-client", {"redirect_uris": "//x"}, 422, "Eine absolute URI"),
-    ("/clients/new?kind=web", "create-client", {"redirect_uris": f"https://a/{'x' * 2000}"}, 422, "Höchstens 2000"),
-    ("/clients/new?kind=web", "create-client", {"client_name": "\u200b"}, 422, "Eine Zeile mit höchstens 255"),
-    ("/clients/new?kind=web", "create-client", {}, 422, "Für authorization_code und implicit"),
-    ("/clients/new?kind=service", "create-client", {"scope": "x"}, 422, "Enthält einen Scope"),
+    ("/new-client?kind=web", "create-client", {"redirect_uris": "http://a.example/"}, 422, "https, außer für"),
+    ("/new-client?kind=web", "create-client", {"redirect_uris": "app.example:/ app.example:/"}, 422, "Jede nur"),
+    ("/new-client?kind=web", "create-client", {"redirect_uris": "app.example:/"}, 422, "Ein eigenes Schema"),
+    ("/new-client?kind=web", "create-client", {"redirect_uris": "//x"}, 422, "Eine absolute URI"),
+    ("/new-client?kind=web", "create-client", {"redirect_uris": f"https://a/{'x' * 2000}"}, 422, "Höchstens 2000"),
+    ("/new-client?kind=web", "create-client", {"client_name": "\u200b"}, 422, "Eine Zeile mit höchstens 255"),
+    ("/new-client?kind=web", "create-client", {}, 422, "Für authorization_code und implicit"),
+    ("/new-client?kind=service", "create-client", {"scope": "x"}, 422, "Enthält einen Scope"),
     ("/clients/first-party", "delete-client", {}, 409, "Die eingebaute Anwendung"),
     ("/keys", "rotate", {}, 409, "kennt den nächsten Schlüssel vielleicht noch nicht. Er ist bereit ab <time"),
 ]

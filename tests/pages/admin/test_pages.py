@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import insert, select
@@ -290,7 +291,7 @@ class TestRoles:
 class TestClients:
     @pytest.mark.parametrize("kind", ["web", "spa", "native", "service", "device"])
     def test_each_kind_is_made_with_safe_defaults(self, admin: Visitor, api: Api, kind: str):
-        page = admin.open(f"/clients/new?kind={kind}")
+        page = admin.open(f"/new-client?kind={kind}")
         uris = {"web": "https://app.example/cb", "spa": "https://app.example/", "native": "com.example.app:/cb"}
         fields = {"client_name": "Thing"} | ({"redirect_uris": uris[kind]} if kind in uris else {})
         created = admin.press(page, "create-client", status=201, **fields)
@@ -308,7 +309,7 @@ class TestClients:
             assert secret not in admin.open(f"/clients/{client_id}").text
 
     def test_what_is_wrong_is_told_and_kept(self, admin: Visitor):
-        page = admin.open("/clients/new?kind=web")
+        page = admin.open("/new-client?kind=web")
         wrong = {"client_name": SCRIPT, "redirect_uris": "http://app.example/cb", "scope": "openid nothing"}
         page = admin.press(page, "create-client", status=422, **wrong)
         assert "redirect_uris.0" in text_of(page, "error")
@@ -382,6 +383,37 @@ class TestExplain:
         assert text_of(page, "nearest").startswith("admin, which adds")
         page = admin.open("/explain?user=nobody&permission=logs:read", status=404)
         assert text_of(page, "error-code") == "user_not_found"
+
+
+# Words of the console's own addresses, and what stands in others with a meaning.
+NAMES = {"new", "new-client", "save", "preview", "delete", "change", "secret", "matrix", "0", "a.", "a..b", "a-_.-"}
+
+
+def test_whatever_its_name_a_role_has_a_page(admin: Visitor, rooms: Rooms):
+    names = {*NAMES, "a:b", "A" * 64}
+    for name in names:
+        make_role(rooms, name)
+    links = [*admin.open("/roles").links, *admin.open(f"/roles?q={'A' * 64}").links]
+    for name in names:
+        page = admin.person.page(next(link for link in links if link.endswith(f"/roles/{quote(name, safe='')}")))
+        assert text_of(page, "role") == name
+        assert text_of(admin.press(page, "delete-role"), "whom") == name
+        preview = admin.press(page, "preview", **{f"r:{name}/logs:read": "1"})
+        assert f"<h2>{name}</h2>" in preview.text
+
+
+def test_whatever_its_name_a_client_has_a_page(admin: Visitor, rooms: Rooms):
+    names = {*NAMES, "a~b", "x" * 128}
+    for name in names:
+        rooms.clients.create(client_id=name, grant_types=["client_credentials"])
+    links = admin.open("/clients").links
+    for name in names:
+        page = admin.person.page(next(link for link in links if link.endswith(f"/clients/{name}")))
+        assert text_of(page, "client-id") == name
+        assert text_of(admin.press(page, "rotate-secret"), "whom") == name
+        assert text_of(admin.press(page, "delete-client"), "whom") == name
+        form = admin.open(f"/clients/{name}/change")
+        assert f"<h1>It is {name}</h1>" in admin.press(form, "save-client", client_name=f"It is {name}").text
 
 
 def test_whatever_people_call_themselves_is_text(admin: Visitor, api: Api, rooms: Rooms, people: Any):

@@ -31,7 +31,7 @@ def list_clients(admin: Admin) -> Response:
     return show(admin, "clients/list.html", section="clients", page=page, query=query)
 
 
-@PAGES.page("/clients/new", needs="clients:write")
+@PAGES.page("/new-client", needs="clients:write")
 def new_client(admin: Admin) -> Response:
     name = Forms.query().get("kind", "")
     if name not in KINDS:

@@ -58,13 +58,13 @@ def create_role(admin: Admin, fields: Fields) -> Response:
     return go(f"/roles/{quote(created['name'])}", "created")
 
 
-@PAGES.action("/roles/preview", needs="roles:write", most=MOST_FIELDS)
+@PAGES.action("/matrix/preview", needs="roles:write", most=MOST_FIELDS)
 def preview_matrix(admin: Admin, fields: Fields) -> Response:
     changes = [_rehearsed(admin, change) for change in _wanted(fields)]
     return show(admin, "roles/preview.html", section="roles", changes=changes)
 
 
-@PAGES.action("/roles/save", needs="roles:write", most=MOST_FIELDS)
+@PAGES.action("/matrix/save", needs="roles:write", most=MOST_FIELDS)
 def save_matrix(admin: Admin, fields: Fields) -> Response:
     changes = [_saved(admin, change) for change in _confirmed(fields)]
     if not any(change.refused for change in changes):
