@@ -7,15 +7,15 @@ import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tokenserver.config import Settings
-from tokenserver.errors import StoreUnavailable
 from tokenserver.oauth.errors import InvalidRequest
 from tokenserver.storage.feed import Feed, now_ms
-from tokenserver.storage.redis import RedisReplaced, UnknownContent
+from tokenserver.storage.redis import UnknownContent
+from tokenserver.storage.shelf import Shelf
 from tokenserver.web.rate_limit import Limit, RateLimits, network_of
 from tokenserver.web.request_context import current
 
@@ -49,7 +49,7 @@ class Interactions:
     """
 
     def __init__(self, feed: Feed, limits: RateLimits, settings: Settings) -> None:
-        self._feed = feed
+        self._shelf = Shelf(feed, "i")
         self._limits = limits
         self._begun = Limit.of("authorize", settings.limit_authorize)
 
@@ -62,7 +62,7 @@ class Interactions:
         interaction = Interaction(new_id, now_ms(), resume, client_id, data)
         value = _written(interaction, browser)
         self._limits.take((self._begun, network_of(current().address)))
-        self._ask(new_id, lambda c, key: c.set(key, value, ex=LIFETIME_SECONDS))
+        self._shelf.ask(_digest(new_id), lambda c, key: c.set(key, value, ex=LIFETIME_SECONDS))
         return interaction
 
     def find(self, interaction_id: str, browser: str | None) -> Interaction | None:
@@ -70,7 +70,7 @@ class Interactions:
         if browser is None or not ID.fullmatch(interaction_id):
             return None
         try:
-            fields = json.loads(self._ask(interaction_id, lambda c, key: c.get(key)) or "{}")
+            fields = json.loads(self._shelf.ask(_digest(interaction_id), lambda c, key: c.get(key)) or "{}")
             if not secrets.compare_digest(fields["b"], _digest(browser)):
                 return None
             resume = fields["r"].replace("{id}", interaction_id)
@@ -83,23 +83,10 @@ class Interactions:
     def replace(self, interaction: Interaction, browser: str) -> None:
         """What has ended meanwhile stays ended, and no replacement lives longer than the first."""
         value = _written(interaction, browser)
-        self._ask(interaction.id, lambda c, key: c.set(key, value, xx=True, keepttl=True))
+        self._shelf.ask(_digest(interaction.id), lambda c, key: c.set(key, value, xx=True, keepttl=True))
 
     def end(self, interaction_id: str) -> None:
-        self._ask(interaction_id, lambda c, key: c.delete(key))
-
-    def _ask(self, interaction_id: str, question: Callable[[Any, str], Any]) -> Any:
-        store, digest = self._feed.store, _digest(interaction_id)
-        bucket = store.bucket_of(digest)
-        key = f"ts:{{{bucket}}}:i:{digest}"
-        try:
-            return store.ask(bucket, lambda client: question(client, key))
-        except RedisReplaced:
-            self._feed.sync(bucket)
-        try:
-            return store.ask(bucket, lambda client: question(client, key))
-        except RedisReplaced as error:
-            raise StoreUnavailable("redis", "replaced just now") from error
+        self._shelf.ask(_digest(interaction_id), lambda c, key: c.delete(key))
 
 
 def _written(interaction: Interaction, browser: str) -> str:

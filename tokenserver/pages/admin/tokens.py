@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from tokenserver.errors import StoreUnavailable
 from tokenserver.storage import sealing
 from tokenserver.storage.feed import Feed, now_ms
-from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +39,23 @@ class HeldTokens:
     newest first. `lifetime` in s, since they were kept last. Every method raises StoreUnavailable."""
 
     def __init__(self, feed: Feed, secrets: Callable[[], Sequence[bytes]], lifetime: int) -> None:
-        self._feed = feed
+        self._shelf = Shelf(feed, "c")
         self._secrets = secrets
         self._lifetime = lifetime
 
     def keep(self, cookie: str, tokens: Tokens) -> None:
         text = json.dumps(asdict(tokens)).encode()
         sealed = sealing.seal(text, self._secrets(), cookie).hex()
-        self._ask(cookie, lambda client, key: client.set(key, sealed, ex=self._lifetime))
+        self._shelf.ask(_digest(cookie), lambda client, key: client.set(key, sealed, ex=self._lifetime))
 
     def find(self, cookie: str) -> Tokens | None:
-        sealed = self._ask(cookie, lambda client, key: client.get(key))
+        sealed = self._shelf.ask(_digest(cookie), lambda client, key: client.get(key))
         text = sealing.unseal(bytes.fromhex(sealed), self._secrets(), cookie) if sealed else None
         return Tokens(**json.loads(text)) if text else None
 
     def forget(self, cookie: str) -> None:
-        self._ask(cookie, lambda client, key: client.delete(key))
+        self._shelf.ask(_digest(cookie), lambda client, key: client.delete(key))
 
-    def _ask(self, cookie: str, question: Callable[[Any, str], Any]) -> Any:
-        store, digest = self._feed.store, hashlib.sha256(cookie.encode()).hexdigest()
-        bucket = store.bucket_of(digest)
-        key = f"ts:{{{bucket}}}:c:{digest}"
-        try:
-            return store.ask(bucket, lambda client: question(client, key))
-        except RedisReplaced:
-            self._feed.sync(bucket)
-        try:
-            return store.ask(bucket, lambda client: question(client, key))
-        except RedisReplaced as error:
-            raise StoreUnavailable("redis", "replaced just now") from error
+
+def _digest(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode()).hexdigest()
