@@ -274,8 +274,14 @@ def test_an_admin_resets_them(api: Api, rooms: Rooms, token: str):
     path = f"/users/{user['id']}/second-factors"
     refused(api.http.delete(path, headers=bearer(token)), 403, "insufficient_scope")
     admin = api.login("admin@localhost", ADMIN_PASSWORD)["access_token"]
+    nothing = {"dry_run": True, "user_count": 0, "session_count": 0, "users": [], "clients": []}
+    rehearsed = granted(api.http.delete(f"{path}?dry_run=true", headers=bearer(admin)))
+    assert rehearsed == nothing | {"second_factors": {"totp": True, "passkeys": 0}}
+    refused(login(api), 401, "second_factor_required")
     granted(api.http.delete(path, headers=bearer(admin)), 204)
     granted(login(api))
+    rehearsed = granted(api.http.delete(f"{path}?dry_run=true", headers=bearer(admin)))
+    assert rehearsed["second_factors"] == {"totp": False, "passkeys": 0}
     events = rooms.database.read(
         lambda tx: tx.scalars(select(AuditEvent).where(AuditEvent.event == "second_factors:reset")).all()
     )

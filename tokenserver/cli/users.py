@@ -181,7 +181,7 @@ def reset_second_factors(user: str, as_json: bool) -> None:
     """Take away all second factors of USER, who lost them; the password is enough from then on."""
     with opened() as rooms:
         row = get_user(rooms, user)
-        were_any = rooms.database.write(lambda tx: rooms.second_factors.reset(tx, row.id))
+        were_any = bool(rooms.database.write(lambda tx: rooms.second_factors.reset(tx, row.id)))
     text = f"{row.username} has no second factor any more" if were_any else f"{row.username} had no second factor"
     show({"id": row.id, "username": row.username, "reset": were_any}, as_json=as_json, text=text)
 

@@ -1,7 +1,7 @@
 """`?dry_run=true`: an admin's write that is carried out, measured and rolled back."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -27,12 +27,14 @@ class Subject:
 @dataclass(frozen=True, slots=True)
 class Effect:
     """The blast radius of a write. `user_count`: users whose permissions would change, of whom `users` names the
-    first; `session_count`: live sessions that would end or whose permissions would change."""
+    first; `session_count`: live sessions that would end or whose permissions would change; `second_factors`:
+    whether an authenticator app (`totp`) and how many `passkeys` would be removed, where it is about them."""
 
     users: list[Subject] = field(default_factory=list)
     clients: list[Subject] = field(default_factory=list)
     user_count: int = 0
     session_count: int = 0
+    second_factors: Mapping[str, int] | None = None
 
 
 class UserEffectSchema(Schema):
@@ -48,14 +50,20 @@ class ClientEffectSchema(Schema):
     loses = fields.List(fields.String())
 
 
+class RemovedFactorsSchema(Schema):
+    totp = fields.Boolean(metadata={"description": "An authenticator app."})
+    passkeys = fields.Integer()
+
+
 class EffectSchema(Schema):
-    """What a write would do: nothing was changed."""
+    """What a write would do: nothing was changed. `second_factors`: of their reset alone."""
 
     dry_run = fields.Boolean()
     user_count = fields.Integer()
     session_count = fields.Integer()
     users = fields.List(fields.Nested(UserEffectSchema))
     clients = fields.List(fields.Nested(ClientEffectSchema))
+    second_factors = fields.Nested(RemovedFactorsSchema)
 
 
 class DryRunSchema(Schema):
@@ -77,7 +85,8 @@ def rehearsable(view: Callable[..., Any]) -> Callable[..., Response]:
         try:
             return view(*args, dry_run=dry_run, **kwargs)
         except Rehearsed as rehearsed:
-            return json_response(EffectSchema().dump({"dry_run": True, **asdict(rehearsed.effect)}))
+            known = {name: value for name, value in asdict(rehearsed.effect).items() if value is not None}
+            return json_response(EffectSchema().dump({"dry_run": True, **known}))
 
     wrapper.__queries__ = DryRunSchema  # type: ignore[attr-defined]
     wrapper.__rehearsable__ = True  # type: ignore[attr-defined]

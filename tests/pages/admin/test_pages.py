@@ -18,6 +18,7 @@ from tests.person import Button, Form, Page
 from tokenserver.access.models import Role
 from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.identity.models import User
+from tokenserver.identity.second_factors.models import AuthenticatorApp, Passkey
 from tokenserver.mail.models import QueuedMail
 from tokenserver.pages.admin.console import SECTIONS
 from tokenserver.rooms import Rooms
@@ -191,8 +192,22 @@ class TestUsers:
 
     def test_second_factors_and_a_forgotten_password(self, admin: Visitor, people: Any, rooms: Rooms):
         page = admin.open(f"/users/{people['ann']['id']}")
-        done = admin.press(admin.press(page, "remove-factors"), "confirm")
-        assert "second factors are removed" in text_of(done, "done")
+        assert text_of(admin.press(page, "remove-factors"), "effect") == "There is no second factor."
+        user_id, now = user_id_of(rooms, "ann"), utc_now()
+        kept: dict[str, Any] = {"public_key": b"", "sign_count": 0, "transports": [], "is_backed_up": False}
+        keys = [
+            Passkey(user_id=user_id, credential_id=each, name="", created_at=now, **kept) for each in (b"1", b"2")
+        ]
+        app = AuthenticatorApp(user_id=user_id, sealed=b"", created_at=now, confirmed_at=now, last_step=0)
+        rooms.database.write(lambda tx: tx.add_all([app, *keys]))
+        preview = admin.press(page, "remove-factors")
+        assert text_of(preview, "effect") == (
+            "The authenticator app is removed. 2 passkeys are removed. "
+            "The password alone is enough to sign in from then on. Live sessions stay."
+        )
+        assert rooms.second_factors.has_any(user_id)
+        assert "second factors are removed" in text_of(admin.press(preview, "confirm"), "done")
+        assert not rooms.second_factors.has_any(user_id)
         admin.press(page, "mail-password")
         wanted = select(QueuedMail).where(QueuedMail.kind == "password_reset")
         (letter,) = rooms.database.read(lambda tx: tx.scalars(wanted).all())

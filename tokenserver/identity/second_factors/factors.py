@@ -143,8 +143,8 @@ class SecondFactors:
 
         return self._database.write(renew)
 
-    def reset(self, tx: Transaction, user_id: UUID) -> bool:
-        """Take away all of them: their user lost them. Whether there were any."""
+    def reset(self, tx: Transaction, user_id: UUID) -> Held:
+        """Take away all of them: their user lost them. Those that there were."""
         held = read(tx, user_id)
         tx.execute(delete(AuthenticatorApp).where(AuthenticatorApp.user_id == user_id))
         tx.execute(delete(Passkey).where(Passkey.user_id == user_id))
@@ -158,7 +158,7 @@ class SecondFactors:
                 passkeys=len(held.passkeys),
             )
             self._notices.second_factor_removed(tx, People.get(tx, user_id), marked("a second factor"))
-        return bool(held)
+        return held
 
 
 def has_any(tx: Transaction, user_id: UUID) -> bool:

@@ -21,6 +21,7 @@ from tokenserver.identity.second_factors.schemas import (
 from tokenserver.identity.user_routes import Rights
 from tokenserver.storage.sql import Database, Transaction
 from tokenserver.verify.flask import requires
+from tokenserver.web.dry_run import Effect, Rehearsed, rehearsable
 from tokenserver.web.holder import current_user_id
 from tokenserver.web.wire import gives, refuses, takes
 
@@ -96,16 +97,20 @@ def blueprint(
 
     @routes.delete("/<uuid:user_id>/second-factors")
     @requires("users:write")
+    @rehearsable
     @gives(None, 204)
     @refuses((403, "exceeds_own_permissions"), (404, "user_not_found"))
-    def reset_second_factors(user_id: UUID) -> None:
+    def reset_second_factors(user_id: UUID, *, dry_run: bool) -> None:
         """Take away all second factors of a user who lost them; their password is enough from then on."""
 
         def reset(tx: Transaction) -> None:
             rights.lock(tx)
             people.get(tx, user_id, for_update=True)
             rights.require_peer(tx, rights.read_all(tx, [user_id])[user_id].permissions)
-            factors.reset(tx, user_id)
+            gone = factors.reset(tx, user_id)
+            if dry_run:
+                lost = {"totp": gone.app_since is not None, "passkeys": len(gone.passkeys)}
+                raise Rehearsed(Effect(second_factors=lost))
 
         database.write(reset)
 

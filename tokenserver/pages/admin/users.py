@@ -12,11 +12,12 @@ from tokenserver.pages.admin.console import Fields, Pages, go, show
 from tokenserver.pages.admin.effect import Sessions, sentences
 from tokenserver.pages.admin.sign_in import HOME, Admin
 from tokenserver.pages.forms import Forms
-from tokenserver.web.language import marked, translated
+from tokenserver.web.language import marked, marked_plural, number, plural, translated
 
 SHOWN: Final = 25
 # Of the roles of a user, and of those that are suggested.
 MOST_ROLES: Final = 100
+PASSKEYS: Final = marked_plural("{count} passkey is removed.", "{count} passkeys are removed.")
 
 
 PAGES: Final = Pages()
@@ -92,9 +93,9 @@ def remove_factors(admin: Admin, fields: Fields, user_id: UUID) -> Response:
     if "match" in fields:
         admin.api.ask("DELETE", f"/users/{user_id}/second-factors")
         return go(f"/users/{user_id}", "factors-removed")
+    effect = admin.api.ask("DELETE", f"/users/{user_id}/second-factors", query=DRY_RUN).body
     seen = admin.api.ask("GET", f"/users/{user_id}")
-    what = translated(marked("Remove all second factors"))
-    found = [translated(marked("The password alone is enough to sign in from then on. Live sessions stay."))]
+    what, found = translated(marked("Remove all second factors")), _removed(effect["second_factors"])
     return _preview(admin, seen.body, what, "second-factors", found, seen.headers, fields)
 
 
@@ -104,6 +105,14 @@ def mail_password_link(admin: Admin, fields: Fields, user_id: UUID) -> Response:
     email = admin.api.get(f"/users/{user_id}")["email"]
     admin.api.ask("POST", "/auth/password/forgot", json={"email": email})
     return go(f"/users/{user_id}", "mailed")
+
+
+def _removed(factors: Mapping[str, int]) -> list[str]:
+    found = [translated(marked("The authenticator app is removed."))] if factors["totp"] else []
+    if count := factors["passkeys"]:
+        found.append(plural(*PASSKEYS, count).format(count=number(count)))
+    rest = marked("The password alone is enough to sign in from then on. Live sessions stay.")
+    return [*found, translated(rest)] if found else [translated(marked("There is no second factor."))]
 
 
 def _suggested(admin: Admin) -> list[str]:
