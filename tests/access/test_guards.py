@@ -273,7 +273,7 @@ class TestSomebodyCanManage:
 
 def restore(rooms: Rooms, user_id: Any) -> None:
     def enable(tx: Transaction, change: Change) -> None:
-        rooms.people.set_status(tx, change, UUID(str(user_id)), "active")
+        rooms.people.set_status(tx, change, UUID(str(user_id)), "active", rooms.sessions)
         rooms.rights.assign(tx, change, UUID(str(user_id)), "admin", granted_by="test")
 
     rooms.feed.change(enable)

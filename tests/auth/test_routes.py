@@ -28,7 +28,7 @@ def login(api: Api, name: str, password: str = PASSWORD, address: str = "192.0.2
 
 
 def set_status(rooms: Rooms, user_id: str, status: str) -> None:
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, UUID(user_id), status))
+    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, UUID(user_id), status, rooms.sessions))
 
 
 class TestRegister:

@@ -244,7 +244,7 @@ def test_a_count_that_does_not_rise_betrays_a_copy(rooms: Rooms, key: Authentica
 
 def test_a_disabled_user_stays_out(rooms: Rooms, key: Authenticator):
     user = UUID(bytes=key.user)
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, user, "disabled"))
+    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, user, "disabled", rooms.sessions))
     assert prove(rooms, key) is Refusal.ACCOUNT_DISABLED
 
 

@@ -142,7 +142,9 @@ class TestOneNetwork:
     def test_a_disabled_account_is_told_and_forgets_nothing(self, api: Api, app: Flask):
         user = api.register()
         rooms = rooms_of(app)
-        rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, UUID(user["id"]), DISABLED))
+        rooms.feed.change(
+            lambda tx, change: rooms.people.set_status(tx, change, UUID(user["id"]), DISABLED, rooms.sessions)
+        )
         for _ in range(2):
             refused(login(api, "ann", "wrong"), 401, "invalid_credentials")
         for _ in range(3):

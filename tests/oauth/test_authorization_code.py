@@ -144,7 +144,9 @@ def test_what_ends_a_sign_in_ends_its_codes(api: Api, rooms: Rooms, browser: Bro
     row = rooms.codes.find(code)
     assert row is not None
     if end == "disabled":
-        rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, row.user_id, "disabled"))
+        rooms.feed.change(
+            lambda tx, change: rooms.people.set_status(tx, change, row.user_id, "disabled", rooms.sessions)
+        )
     elif end == "client deleted":
         rooms.feed.change(lambda tx, change: rooms.clients.delete(tx, change, "app"))
     else:

@@ -152,7 +152,9 @@ def reset_password(rooms: Rooms, api: Api, cookie: str, session: SignedIn) -> No
 
 
 def disable(rooms: Rooms, api: Api, cookie: str, session: SignedIn) -> None:
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, session.user_id, DISABLED))
+    rooms.feed.change(
+        lambda tx, change: rooms.people.set_status(tx, change, session.user_id, DISABLED, rooms.sessions)
+    )
 
 
 def cut_the_user_off(rooms: Rooms, api: Api, cookie: str, session: SignedIn) -> None:
@@ -192,7 +194,9 @@ def test_what_ends_a_session_ends_it_in_every_process(
         assert rows(rooms_of(there))[session.session_id].ended_at is not None
     if how is disable:
         rooms = rooms_of(there)
-        rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, session.user_id, ACTIVE))
+        rooms.feed.change(
+            lambda tx, change: rooms.people.set_status(tx, change, session.user_id, ACTIVE, rooms.sessions)
+        )
         assert rooms.browser_sessions.find(cookie) is None
 
 

@@ -145,7 +145,9 @@ def test_pairwise_subjects(api: Api, rooms: Rooms):
     assert subs["one"] == subs["two"] != subs["three"]
 
     # The cutoff is the user's, whatever the client calls them.
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, UUID(user_id), "disabled"))
+    rooms.feed.change(
+        lambda tx, change: rooms.people.set_status(tx, change, UUID(user_id), "disabled", rooms.sessions)
+    )
     refused(api.http.get("/oauth/userinfo", headers=bearer(tokens["access_token"])), 401, "invalid_token")
 
 

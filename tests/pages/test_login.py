@@ -104,7 +104,7 @@ def test_one_sentence_for_an_unknown_user_and_a_wrong_password(browser: Browser,
 
 def test_a_disabled_account_is_told_after_the_right_password(browser: Browser, rooms: Any):
     user_id = rooms.people.find_by_login("ann").id
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, user_id, DISABLED))
+    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, user_id, DISABLED, rooms.sessions))
     page = browser.http.get("/login")
     refused(browser.send(page, username="ann", password="wrong"), 401, "invalid_credentials")
     refused(browser.send(page, username="ann", password=PASSWORD), 403, "account_disabled")

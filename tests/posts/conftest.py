@@ -83,7 +83,9 @@ class Callers:
 
     def disable(self, user_id: str) -> None:
         people = self._rooms.people
-        self._rooms.feed.change(lambda tx, change: people.set_status(tx, change, UUID(user_id), "disabled"))
+        self._rooms.feed.change(
+            lambda tx, change: people.set_status(tx, change, UUID(user_id), "disabled", self._rooms.sessions)
+        )
 
 
 @pytest.fixture

@@ -123,7 +123,9 @@ def test_disabled_user(api: Api, rooms: Rooms, confidential: tuple[str, str]):
     """Section 2.2: what the server would refuse isn't active."""
     user = api.register()
     tokens = granted(api.token(confidential, **ANN))
-    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, UUID(user["id"]), DISABLED))
+    rooms.feed.change(
+        lambda tx, change: rooms.people.set_status(tx, change, UUID(user["id"]), DISABLED, rooms.sessions)
+    )
     for kind in ("access_token", "refresh_token"):
         assert granted(api.introspect(confidential, tokens[kind])) == INACTIVE
     refused(api.me(tokens["access_token"]), 401, "invalid_token")

@@ -1,10 +1,13 @@
 """The one cutoff rule (docs/revocation.md): each kind of end, at each entry point, in each process, at once."""
 
+import re
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select, update
 
+import tokenserver
 from tests.redis_access import raw_redis
 from tests.revocation_lists import listed
 from tokenserver.app import rooms_of
@@ -51,12 +54,7 @@ def end_all_of_client(app, api, tokens):
 def disable_user(app, api, tokens):
     rooms = rooms_of(app)
     user_id = UUID(claims_of(app, tokens["access_token"]).sub)
-
-    def disable(tx, change):
-        rooms.people.set_status(tx, change, user_id, DISABLED)
-        rooms.sessions.end(tx, change, user_id=user_id, reason=EndReason.USER_DISABLED)
-
-    rooms.feed.change(disable)
+    rooms.feed.change(lambda tx, change: rooms.people.set_status(tx, change, user_id, DISABLED, rooms.sessions))
 
 
 def delete_client(app, api, tokens):
@@ -192,3 +190,15 @@ def test_expired_entries_are_purged_in_batches(rooms):
         rooms.feed.change(lambda tx, change, i=i: change.note(Kind.TOKEN, str(i)))
     rooms.database.write(lambda tx: tx.execute(update(FeedRow).where(FeedRow.kind == "token").values(expires_at=1)))
     assert [rooms.feed.purge(2), rooms.feed.purge(2), rooms.feed.purge(2), rooms.feed.purge(2)] == [2, 2, 1, 0]
+
+
+def test_a_user_is_cut_off_in_no_other_way_than_with_their_sessions():
+    """The revocation list has none of these (ADR 0025). `Sessions.end_user` notes them; the rule names the kind
+    twice, as one that cuts off, and with its subject."""
+    package = Path(tokenserver.__file__).parent
+    texts = {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    found = {path: len(re.findall(r"\bKind\.USER\b", text)) for path, text in texts.items()}
+    assert {path: times for path, times in found.items() if times} == {
+        "tokens/revocation.py": 2,
+        "tokens/sessions.py": 1,
+    }

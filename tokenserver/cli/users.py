@@ -153,7 +153,6 @@ def reset_password(user: str, password_stdin: bool, password_prompt: bool, as_js
     given = _given_password(None, stdin=password_stdin, prompt=password_prompt)
     with opened(redis=True) as rooms:
         from tokenserver.errors import Invalid
-        from tokenserver.storage.feed import Kind
         from tokenserver.tokens.sessions import EndReason
 
         row = get_user(rooms, user)
@@ -165,8 +164,7 @@ def reset_password(user: str, password_stdin: bool, password_prompt: bool, as_js
 
         def reset(tx: "Transaction", change: "Change") -> dict[str, Any]:
             fresh = rooms.people.update(tx, change, row.id, fields)
-            rooms.sessions.end(tx, change, user_id=row.id, reason=EndReason.PASSWORD_CHANGED)
-            change.note(Kind.USER, row.id)
+            rooms.sessions.end_user(tx, change, row.id, EndReason.PASSWORD_CHANGED)
             return _body(fresh, rooms.rights.read(tx, row.id).roles)
 
         body = rooms.feed.change(reset)

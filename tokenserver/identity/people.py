@@ -21,6 +21,7 @@ from tokenserver.identity.passwords import Passwords
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Change, Entry, Feed, Kind
 from tokenserver.storage.sql import Transaction, new_id, utc_now
+from tokenserver.tokens.sessions import EndReason, Sessions
 
 CACHED_USERS: Final = 10_000
 ACTIVE: Final = "active"
@@ -212,15 +213,15 @@ class People:
         change.note(Kind.USER_CHANGED, user_id)
         return user
 
-    def set_status(self, tx: Transaction, change: Change, user_id: UUID, status: str) -> User:
-        """Disabling also sets a cutoff for all that was issued; the caller ends the sessions."""
+    def set_status(self, tx: Transaction, change: Change, user_id: UUID, status: str, sessions: Sessions) -> User:
+        """With all that was issued to who is disabled, and every session. Raises NotFound."""
         user = self.get(tx, user_id, for_update=True)
         if user.status != status:
             user.status, user.updated_at = status, utc_now()
             record(tx, Event.USER_ENABLED if status == ACTIVE else Event.USER_DISABLED, target=user_id)
             change.note(Kind.USER_CHANGED, user_id)
             if status == DISABLED:
-                change.note(Kind.USER, user_id)
+                sessions.end_user(tx, change, user_id, EndReason.USER_DISABLED)
         return user
 
     @staticmethod

@@ -8,7 +8,7 @@ from tokenserver.identity.models import User
 from tokenserver.identity.people import DISABLED, People
 from tokenserver.storage.feed import Change
 from tokenserver.storage.sql import Transaction
-from tokenserver.tokens.sessions import EndReason, Sessions
+from tokenserver.tokens.sessions import Sessions
 
 
 class Managers(Protocol):
@@ -30,9 +30,8 @@ def change_status(
     sessions: Sessions,
 ) -> User:
     """Behind `managers.lock`. `permissions`: what the user holds. Raises NotFound, Conflict `last_admin`."""
-    user = people.set_status(tx, change, user_id, status)
+    user = people.set_status(tx, change, user_id, status, sessions)
     if status == DISABLED:
         tx.flush()
         managers.require_managers(tx, permissions)
-        sessions.end(tx, change, user_id=user_id, reason=EndReason.USER_DISABLED)
     return user

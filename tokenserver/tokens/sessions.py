@@ -214,6 +214,14 @@ class Sessions:
         self._announce(tx, Session.id.in_(gone))
         return len(ended) + len(gone)
 
+    def end_user(self, tx: Transaction, change: Change, user_id: UUID, reason: EndReason) -> int:
+        """All that was ever issued to a user, with every session; like `end`.
+
+        The one way to cut a user off: the revocation list has their sessions and not their cutoff (ADR 0025).
+        """
+        change.note(Kind.USER, user_id)
+        return self.end(tx, change, user_id=user_id, reason=reason)
+
     def end_all(self, tx: Transaction, change: Change, reason: EndReason = EndReason.EMERGENCY) -> int:
         """Everybody signs in again, in every browser too; how many sessions were live.
 
