@@ -18,6 +18,7 @@ from tests.redis_access import raw_redis
 from tokenserver.access.permissions import PERMISSIONS
 from tokenserver.clients.registry import ADMIN_CONSOLE
 from tokenserver.rooms import Rooms
+from tokenserver.storage import sealing
 from tokenserver.storage.feed import now_ms
 from tokenserver.verify.flask import requires
 
@@ -103,6 +104,14 @@ def test_no_token_leaves_the_server(visitor_of: Callable[..., Visitor], rooms: R
     kept = bytes.fromhex(raw_redis(rooms.store).get(key))
     assert b"eyJ" not in kept
     assert b"rt_" not in kept
+
+
+@pytest.mark.parametrize("shape", [b"[]", b"{}", b'["a", "r", "openid", 1, 2]'])
+def test_tokens_of_another_version_are_none(admin: Visitor, rooms: Rooms, shape: bytes):
+    cookie = next(value for name, value in cookies_of(admin.person) if name == rooms.cookies.console_name)
+    (key,) = keys_of_console(rooms)
+    raw_redis(rooms.store).set(key, sealing.seal(shape, rooms.keys.secrets("console"), cookie).hex())
+    assert admin.enter().form_with("sign-out")
 
 
 @pytest.mark.parametrize("spoilt", ["state", "iss", "code", "another browser", "again"])

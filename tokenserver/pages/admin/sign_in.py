@@ -141,7 +141,7 @@ class SignIn:
         response = self._api.ask("POST", path_of("token_endpoint"), form=form).body
         if not self._is_meant(response.get("id_token", ""), pending.data["nonce"]):
             raise NotFound(OVER, code="interaction_not_found")
-        return Tokens.of(response, pending.data["wanted"])
+        return Tokens.of(response, pending.data.get("wanted", ()))
 
     def _is_meant(self, id_token: str, nonce: str) -> bool:
         """OpenID Connect Core section 3.1.3.7: of this issuer, for this client, in answer to this very request."""

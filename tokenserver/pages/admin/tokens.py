@@ -51,7 +51,9 @@ class HeldTokens:
     def find(self, cookie: str) -> Tokens | None:
         sealed = self._shelf.ask(_digest(cookie), lambda client, key: client.get(key))
         text = sealing.unseal(bytes.fromhex(sealed), self._secrets(), cookie) if sealed else None
-        return Tokens(**json.loads(text)) if text else None
+        known = json.loads(text) if text else None
+        # Another version may have kept it in another shape: then its user signs in again, and is asked nothing.
+        return Tokens(**known) if isinstance(known, dict) and known.keys() == set(Tokens.__slots__) else None
 
     def forget(self, cookie: str) -> None:
         self._shelf.ask(_digest(cookie), lambda client, key: client.delete(key))
