@@ -63,7 +63,7 @@ class EffectSchema(Schema):
     session_count = fields.Integer()
     users = fields.List(fields.Nested(UserEffectSchema))
     clients = fields.List(fields.Nested(ClientEffectSchema))
-    second_factors = fields.Nested(RemovedFactorsSchema)
+    second_factors = fields.Nested(RemovedFactorsSchema, metadata={"optional": True})
 
 
 class DryRunSchema(Schema):
