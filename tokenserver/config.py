@@ -223,6 +223,13 @@ class Settings:
         "Request threads in each process. Password hashing never holds more than half of them, so that a storm "
         "of sign-ins can't starve refreshes.",
     )
+    own_cores: bool = _option(
+        True,
+        _flag,
+        "Gives each process a core of its own, where there are as many cores as processes and no quota of a "
+        "cgroup: half the waiting under load. Password hashes run on any core.",
+        shown="`on`",
+    )
     data_dir: Path = _option(Path("var"), _path, "Folder of the embedded SQLite and Redis files.", shown="`var`")
     keys_dir: Path = _option(
         Path("keys"), _path, "Folder of the signing key ring, shared by all nodes.", shown="`keys`"

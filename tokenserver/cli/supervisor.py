@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from granian.server import mp
 
+from tokenserver.cli.cores import core_of, put_on
 from tokenserver.cli.loader import Forked, Loader, LoaderEnded
 from tokenserver.cli.phase import Phase
 
@@ -38,14 +39,15 @@ mp.WorkerProcess = _ForkedWorker  # type: ignore[misc] # what MPServer makes
 
 class Supervisor(mp.MPServer):
     """`loader`: of the first workers; it is closed then. `drain_delay` in s: from the first signal until workers
-    stop listening; a second signal cuts it short.
+    stop listening; a second signal cuts it short. `own_cores`: see `cores.core_of`.
     """
 
-    def __init__(self, *args: Any, loader: Loader, drain_delay: int, **options: Any) -> None:
+    def __init__(self, *args: Any, loader: Loader, drain_delay: int, own_cores: bool, **options: Any) -> None:
         super().__init__(*args, **options)
         self.phase = loader.phase
         self._loader = loader
         self._drain_delay = drain_delay
+        self._own_cores = own_cores
         self._asked_again = threading.Event()
 
     def signal_handler_interrupt(self, *args: Any, **_options: Any) -> None:
@@ -55,6 +57,14 @@ class Supervisor(mp.MPServer):
 
     def fork(self, target: Any, args: Any) -> int:
         """The pid of a worker."""
+        pid = self._fork(target, args)
+        number, *_ = args  # from 1
+        core = core_of(number - 1, self.workers) if self._own_cores else None
+        if core is not None:
+            put_on(core, pid)
+        return pid
+
+    def _fork(self, target: Any, args: Any) -> int:
         for _ in range(TRIES - 1):
             with suppress(LoaderEnded):
                 return self._loader.fork(target, args)

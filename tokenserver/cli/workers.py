@@ -122,6 +122,7 @@ def create(settings: Settings, address: str, loader: Loader) -> "Supervisor":
         workers_kill_timeout=FINISH_SECONDS,
         loader=loader,
         drain_delay=settings.drain_delay,
+        own_cores=settings.own_cores,
         log_level=LogLevels.debug if settings.log_level == "debug" else LogLevels.error,
         log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},
     )

@@ -1,10 +1,12 @@
 """Threads for password hashes: they take the time that nobody else needs."""
 
+import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from tokenserver.identity.hash_places import HashPlaces
@@ -32,7 +34,12 @@ class HashThreads:
 
 
 def _step_back() -> None:
-    # On Linux each thread has a priority of its own (sched(7)); elsewhere this would be that of the whole process.
-    if sys.platform == "linux":
-        own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + NICE))
+    # On Linux each thread has a priority and cores of its own (sched(7)); elsewhere it would be the whole process.
+    if sys.platform != "linux":
+        return
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + NICE))
+    # A worker may be kept to one core, beside which a hash may take any that `serve` may.
+    if multiprocessing.parent_process() is not None:
+        with suppress(OSError):
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
