@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.live_server import LiveServer, serving
-from tokenserver.cli.slow_requests import Impatience, in_slots
+from tokenserver.cli.slow_requests import Impatience, Turns, in_slots
 
 PATIENCE = 30
 LINUX_ALONE = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel doesn't tell")
@@ -110,6 +110,28 @@ def test_no_more_than_the_slots_work_at_a_time():
     for thread in threads:
         thread.join(PATIENCE)
     assert (most, working) == (SLOTS, 0)
+
+
+def test_who_came_first_is_served_first():
+    """Whoever gives a turn back and wants the next one comes last."""
+    turns, served = Turns(1), list[int]()
+
+    def wait(number: int) -> None:
+        turns.take()
+        served.append(number)
+        turns.give_back()
+
+    turns.take()
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(20)]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        until(lambda number=number: len(turns._waiting) == number)
+    turns.give_back()
+    wait(99)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert served == [*range(20), 99]
+    turns.take()  # all were given back
 
 
 def test_slot_is_given_back_after_a_fault():

@@ -12,9 +12,9 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -33,22 +33,48 @@ JITTER_SECONDS: Final = 0.5
 def in_slots(application: "WSGIApplication", *, slots: int, max_body: int) -> "WSGIApplication":
     """`slots`: how many requests the application answers at a time, each with its whole body at hand. Of a body
     past `max_body` bytes it gets one byte more, or none when the length was announced: it will refuse both."""
-    free: SimpleQueue[None] = SimpleQueue()
-    for _ in range(slots):
-        free.put(None)
+    turns = Turns(slots)
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if not _receive(environ, max_body):
             # RFC 9110 section 15.5.9, to whoever is still there.
             start_response("408 Request Timeout", [("Content-Length", "0"), ("Connection", "close")])
             return [b""]
-        free.get()
+        turns.take()
         try:
             return application(environ, start_response)
         finally:
-            free.put(None)
+            turns.give_back()
 
     return answer
+
+
+class Turns:
+    """A semaphore of `count` that serves who came first. `threading`'s, and a queue, let the newest pass whoever
+    is about to wake up, and some wait several times as long as the others."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+
+    def take(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        mine.acquire()
+
+    def give_back(self) -> None:
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            first = self._waiting.popleft()
+        first.release()  # it has the turn, awake or not
 
 
 def _receive(environ: "WSGIEnvironment", max_body: int) -> bool:
