@@ -114,7 +114,7 @@ class Background:
             started = now_ms()
             mended = self._rooms.feed.reconcile(max(0, since - SKEW_MS))
             if mended:
-                logger.warning("mirrored %d entries that their writer had not", mended)
+                logger.info("mirrored %d entries before their writer, or instead of one that died", mended)
             self._reconciled_at = started
 
     def _keys(self) -> None:

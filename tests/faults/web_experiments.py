@@ -1,4 +1,4 @@
-"""E34, E37, E38, E45, E46: strangers at the door, who are slow, large, ambiguous, curious or random."""
+"""E34, E37 to E39, E45, E46: strangers at the door, who are slow, large, ambiguous, curious or random."""
 
 import contextlib
 import json
@@ -20,6 +20,7 @@ from tests.faults.deployment import Deployment, workers_of
 from tests.faults.history import Kind
 from tests.faults.plan import Finding, Run, experiment, now
 from tests.faults.suite_experiments import suite
+from tests.flows.test_role_matrix import PEOPLE, matrix
 from tests.hostile.test_section0 import REQUESTS
 from tests.live_server import LiveServer
 
@@ -197,6 +198,12 @@ suite(
     "the expected status, no effect, no 5xx",
     "tests/hostile/test_section0.py",
     "tests/hostile/test_every_endpoint.py",
+)
+suite(
+    "E39",
+    f"every route by {', '.join(PEOPLE[:-1])} and {PEOPLE[-1]}: {sum(map(len, matrix().values())):,} cells",
+    "each as the table in docs/permissions.md says",
+    "tests/flows/test_role_matrix.py",
 )
 suite(
     "E45",
