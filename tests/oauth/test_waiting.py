@@ -96,6 +96,12 @@ def the_wait_is_long(monkeypatch):
     yield {"Prefer": "wait=60"}
 
 
+def test_nobody_waits_longer_than_a_list_is_fresh(process):
+    """Whatever they prefer: whoever went away meanwhile would keep a place."""
+    response = process().ask(Prefer="wait=99999")  # without a list, so it is answered at once
+    assert (response.status_code, applied(response)) == (200, "wait=10")
+
+
 def test_who_waits_is_answered_when_something_is_revoked(process, monkeypatch):
     """In this process or in another one. RFC 7240 sections 3 and 4.3."""
     here, there = process(), process()
