@@ -9,8 +9,11 @@ from typing import Final
 
 from tokenserver.rooms import Rooms
 from tokenserver.signals import metrics
+from tokenserver.signals.instruments import REGISTRY
 
 SECONDS: Final = 1.0
+# So often within that, what was counted is added up for the other processes of the node to read.
+SETTLINGS: Final = 2
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 STATM: Final = Path("/proc/self/statm")
 DESCRIPTORS: Final = Path("/proc/self/fd")
@@ -24,7 +27,9 @@ def watch(rooms: Rooms) -> None:
         used = 0.0
         while True:
             used = sample(rooms, started_at, used)
-            never.wait(SECONDS)
+            for _ in range(SETTLINGS):
+                REGISTRY.settle()
+                never.wait(SECONDS / SETTLINGS)
 
     threading.Thread(target=repeat, name="vitals", daemon=True).start()
 

@@ -2,27 +2,31 @@
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import prometheus_client
 import pytest
 
 from tokenserver.signals import metrics, shared
-from tokenserver.signals.instruments import REGISTRY
+from tokenserver.signals.instruments import MOST_NOTES, REGISTRY, Histogram
 
 # Counts as a worker does, says so, and waits for more until its input ends.
 WORKER = """
 import sys
 from pathlib import Path
 from tokenserver.signals import metrics, shared
+from tokenserver.signals.instruments import REGISTRY
 shared.enter(Path(sys.argv[1]))
 metrics.workers.set(1)
 for line in sys.stdin:
     for _ in range(int(line)):
         metrics.tokens_issued.count("password")
         metrics.sql_seconds.observe(0.02, "read")
+    REGISTRY.settle()
     print("done", flush=True)
 """
 
@@ -145,6 +149,7 @@ def test_a_full_disk_costs_a_metric_and_not_the_process(
     reserved = []
     for number in range(2000):  # more than the file has room for
         metrics.denials.count(f"/a/path/of/some/length/{number}", "posts:create", "insufficient_scope")
+        REGISTRY.settle()
         reserved.append((tmp_path / f"counter_{os.getpid()}.db").stat().st_size)
     assert set(reserved) == {shared.LEAST_BYTES}
     assert "no room for another metric: No space left on device" in caplog.text
@@ -156,6 +161,7 @@ def test_files_grow_as_labels_come(tmp_path: Path):
     shared.enter(tmp_path)
     for number in range(1000):
         metrics.denials.count(f"/a/path/of/some/length/{number}", "posts:create", "insufficient_scope")
+    REGISTRY.settle()
     assert (tmp_path / f"counter_{os.getpid()}.db").stat().st_size > shared.LEAST_BYTES
     values = [
         sample.value
@@ -182,6 +188,7 @@ def test_two_threads_make_one_child(tmp_path: Path):
         each.start()
     for each in threads:
         each.join()
+    REGISTRY.settle()
     found = {
         sample.labels["endpoint"]: sample.value
         for metric in REGISTRY.of_process().collect()
@@ -200,3 +207,28 @@ def test_what_is_known_is_there_from_the_start(tmp_path: Path):
         if sample.name == "tokenserver_refreshes_total"
     }
     assert found == {(word,) for word in ("rotated", "replayed", "fast_forwarded", "reused", "ended", "expired")}
+
+
+def test_notes_are_added_up_before_they_are_many(tmp_path: Path):
+    """Though nobody reads."""
+    shared.enter(tmp_path)
+    for _ in range(MOST_NOTES + 1):
+        metrics.tokens_issued.count("password")
+    metrics.tokens_issued.count("password", by=2)
+    file = (tmp_path / f"counter_{os.getpid()}.db").read_bytes()
+    assert struct.pack("d", MOST_NOTES + 1) in file
+    assert issued(tmp_path) == MOST_NOTES + 3
+
+
+def test_observations_are_added_up_as_prometheus_would(tmp_path: Path):
+    shared.enter(None)
+    theirs = prometheus_client.Histogram("theirs", "", registry=None, buckets=Histogram.options["buckets"])
+    for seconds in (0.0, 0.001, 0.0011, 0.03125, 0.03125, 10.0, 10.5, 1e9):
+        metrics.hash_wait_seconds.observe(seconds)
+        theirs.observe(seconds)
+    REGISTRY.settle()
+    [ours] = [each for each in REGISTRY.of_process().collect() if each.name.endswith("hash_wait_seconds")]
+    values = {(sample.name.rpartition("_")[2], sample.labels.get("le")): sample.value for sample in ours.samples}
+    for sample in next(iter(theirs.collect())).samples:
+        if not sample.name.endswith("_created"):
+            assert values[sample.name.rpartition("_")[2], sample.labels.get("le")] == pytest.approx(sample.value)

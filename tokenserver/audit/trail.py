@@ -22,6 +22,7 @@ from tokenserver.audit import usage
 from tokenserver.audit.chain import NAMES, Chains
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent, StreamPosition
+from tokenserver.compact_json import to_json
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
 from tokenserver.storage.bulk import insert_rows
 from tokenserver.storage.feed import Feed, Known, Mark, state_key
@@ -38,7 +39,6 @@ FULL: Final = 500_000
 COLUMNS: Final = NAMES[2:]
 # Of the rows that are carried: nobody wants objects of them.
 TABLE: Final[Table] = Base.metadata.tables[AuditEvent.__tablename__]
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Trail:
@@ -58,14 +58,14 @@ class Trail:
         reason: str | None = None,
         target: UUID | str | None = None,
         details: Mapping[str, Any] = MappingProxyType({}),
-    ) -> str:
+    ) -> bytes:
         """An event of the current request, as it stands in the stream. `details`: never a secret, token or code."""
         context = current()
-        return _encode(
+        return to_json(
             [
                 time.time_ns() // 1000,
                 context.endpoint,
-                event.value,
+                event,
                 outcome,
                 reason,
                 context.actor,
@@ -74,12 +74,12 @@ class Trail:
                 context.request_id,
                 context.method,
                 context.path,
-                None if target is None else str(target),
+                target,
                 dict(details),
             ]
         )
 
-    def witness(self, known: Known, *events: str) -> bool:
+    def witness(self, known: Known, *events: bytes) -> bool:
         """Append the events if the feed still stands where the caller knows it (`Feed.known`): what was decided
         by that knowledge holds. False: nothing was appended, and the feed was followed meanwhile; decide again.
 
@@ -91,7 +91,7 @@ class Trail:
         self._feed.sync(bucket)
         return False
 
-    def _append(self, bucket: int, known: Mark, *events: str) -> bool:
+    def _append(self, bucket: int, known: Mark, *events: bytes) -> bool:
         keys = [state_key(bucket), events_key(bucket)]
         try:
             reply = self._feed.store.run_script(bucket, "witness", keys, [*known, FULL, *events])
@@ -101,7 +101,7 @@ class Trail:
             raise Overloaded(LOG_FULL, private="the event stream is full: is SQL away?")
         return bool(reply == "ok")
 
-    def append(self, *events: str) -> None:
+    def append(self, *events: bytes) -> None:
         """Whatever the feed says. Raises StoreUnavailable, Overloaded."""
         bucket = self._feed.store.any_bucket()
         for _ in range(2):
@@ -110,7 +110,7 @@ class Trail:
             self._feed.sync(bucket)
         raise StoreUnavailable("redis", "replaced just now")
 
-    def save(self, *events: str) -> None:
+    def save(self, *events: bytes) -> None:
         """Like `append`, of denials: where Redis is away they go into SQL, and a denial is not taken back because
         nothing could be written."""
         if not events:
@@ -174,7 +174,7 @@ class Trail:
         self._carry(tx, fresh)
         row.position = max(items[-1][0], row.position, key=_number)
 
-    def _carry(self, tx: Transaction, events: Iterable[str]) -> None:
+    def _carry(self, tx: Transaction, events: Iterable[str | bytes]) -> None:
         chains: Chains = tx.info[Chains]
         rows = []
         counted = usage.Counts()

@@ -50,7 +50,7 @@ def _is_denial(failure: Failure) -> bool:
     return failure.status in STATUSES or failure.code in WORDS or is_unacceptable
 
 
-def _denial(trail: Trail, context: RequestContext, failure: Failure) -> str:
+def _denial(trail: Trail, context: RequestContext, failure: Failure) -> bytes:
     details: dict[str, object] = {"status": failure.status}
     if failure.status == 403 and context.demanded:
         details["permissions"] = list(context.demanded)

@@ -3,7 +3,6 @@
 One `write` for a line, so that lines of several processes don't mix.
 """
 
-import contextlib
 import logging
 import os
 import time
@@ -93,5 +92,7 @@ def _json(text: str | None) -> str:
 
 
 def _write(line: bytes) -> None:
-    with contextlib.suppress(OSError):  # a log that can't be written stops nobody
+    try:  # noqa: SIM105 - a `with` for each line costs as much as a part of it
         os.write(STDERR, line)
+    except OSError:
+        pass  # a log that can't be written stops nobody

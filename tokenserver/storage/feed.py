@@ -229,7 +229,7 @@ class Feed:
     @property
     def is_informed(self) -> bool:
         """Whether this process has ever looked."""
-        return any(mark.epoch for mark in self._known)
+        return bool(self._known[0].epoch) or any(mark.epoch for mark in self._known)
 
     def epoch(self, bucket: int) -> str:
         return self._known[bucket].epoch

@@ -24,6 +24,7 @@ from redis.exceptions import (
 
 from tokenserver.errors import StoreUnavailable
 from tokenserver.signals import metrics, traces
+from tokenserver.storage.redis_client import HeldConnections
 from tokenserver.storage.redis_location import DICE, OPTIONS, location_of
 from tokenserver.storage.redis_node import NOT_NOW, Another, Breaker, Node, NotMaster, reason_of
 
@@ -119,19 +120,18 @@ class RedisStore:
         """Run `scripts/<name>.lua`, like `ask`: one round trip, or two when the server doesn't have it yet. Not
         `verified`: for what Redis alone knows."""
         text, digest = _script(name)
-        rest: list[Any] = [len(keys), *keys, *args]
-        ask = self.ask if verified else lambda *question: self.ask_unverified(*question)[1]
+        ask = self._ask if verified else self._ask_whoever
         try:
-            return ask(bucket, lambda client: client.evalsha(digest, *rest))
+            return ask(bucket, lambda client, _: client.send("EVALSHA", digest, len(keys), *keys, *args))[1]
         except NoScriptError:
-            return ask(bucket, lambda client: client.eval(text, *rest))
+            return ask(bucket, lambda client, _: client.send("EVAL", text, len(keys), *keys, *args))[1]
 
     def ask(self, bucket: int, question: Callable[["redis.Redis"], T]) -> T:
         """The answer of the verified Redis. `question` sends one command, perhaps more than once.
 
         Raises StoreUnavailable, or RedisReplaced before anything is sent.
         """
-        return self._ask(bucket, lambda client, _: question(client), verified=True)[1]
+        return self._ask(bucket, lambda client, _: question(client))[1]
 
     def run_in_time(self, bucket: int, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Like `run_script`, for one that must not take effect once its caller has given up: a command may be held
@@ -139,12 +139,12 @@ class RedisStore:
         ms since 1970 by the clock of Redis, or 0; after it the script does nothing and returns {"late", …}.
         """
         text, digest = _script(name)
-        rest: list[Any] = [len(keys), *keys, *args]
+        rest = (len(keys), *keys, *args)
         for _ in range(2):
             try:
-                _, reply = self._ask(bucket, lambda client, by: client.evalsha(digest, *rest, by), verified=True)
+                _, reply = self._ask(bucket, lambda client, by: client.send("EVALSHA", digest, *rest, by))
             except NoScriptError:
-                _, reply = self._ask(bucket, lambda client, by: client.eval(text, *rest, by), verified=True)
+                _, reply = self._ask(bucket, lambda client, by: client.send("EVAL", text, *rest, by))
             if reply[0] != "late":
                 return reply
             # It was read in time, so it is the clock of Redis that was set.
@@ -154,12 +154,7 @@ class RedisStore:
 
     def ask_unverified(self, bucket: int, question: Callable[["redis.Redis"], T]) -> tuple[str, T]:
         """For comparing a Redis with SQL, and for `doctor`: whoever answers; its run id, and what it says."""
-        for _ in range(REDIRECTIONS):
-            try:
-                return self._ask(bucket, lambda client, _: question(client), verified=False)
-            except RedisReplaced:
-                continue
-        raise StoreUnavailable("redis", "it restarts again and again")
+        return self._ask_whoever(bucket, lambda client, _: question(client))
 
     def info(self, section: str) -> list[dict[str, Any]]:
         """Of every Redis that holds a bucket."""
@@ -176,7 +171,17 @@ class RedisStore:
         for node in self._nodes.values():
             node.close()
 
-    def _ask(self, bucket: int, question: Callable[["redis.Redis", int], T], *, verified: bool) -> tuple[str, T]:
+    def _ask_whoever(self, bucket: int, question: Callable[[HeldConnections, int], T]) -> tuple[str, T]:
+        for _ in range(REDIRECTIONS):
+            try:
+                return self._ask(bucket, question, verified=False)
+            except RedisReplaced:
+                continue
+        raise StoreUnavailable("redis", "it restarts again and again")
+
+    def _ask(
+        self, bucket: int, question: Callable[[HeldConnections, int], T], *, verified: bool = True
+    ) -> tuple[str, T]:
         started = time.perf_counter()
         try:
             with traces.span("redis", REDIS):
@@ -187,7 +192,7 @@ class RedisStore:
         finally:
             metrics.redis_seconds.observe(time.perf_counter() - started)
 
-    def _try(self, bucket: int, question: Callable[["redis.Redis", int], T], *, verified: bool) -> tuple[str, T]:
+    def _try(self, bucket: int, question: Callable[[HeldConnections, int], T], *, verified: bool) -> tuple[str, T]:
         for attempt in range(REDIRECTIONS):
             node = self._home(bucket)
             try:
@@ -212,13 +217,13 @@ class RedisStore:
                 raise
         raise StoreUnavailable("redis", "a slot of the cluster is being moved")
 
-    def _ask_there(self, host: str, port: int, question: Callable[["redis.Redis", int], T]) -> T:
+    def _ask_there(self, host: str, port: int, question: Callable[[HeldConnections, int], T]) -> T:
         """A slot is being moved, and these keys went first. Where they went is as good as where they come from:
         MIGRATE hands over what was verified, and a state that it hasn't brought yet is no known epoch."""
-        client = redis.Redis.from_url(self._location.url_of(host, port), single_connection_client=True, **OPTIONS)
+        client = HeldConnections.to(self._location.url_of(host, port), **OPTIONS)
         try:
-            with client:
-                client.execute_command("ASKING")  # type: ignore[no-untyped-call]
+            with client:  # nobody else has it: both go over one connection
+                client.send("ASKING")
                 return question(client, 0)
         except (MovedError, AskError, TryAgainError) as error:
             raise StoreUnavailable("redis", "a slot of the cluster is being moved") from error

@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 from hiredis import pack_command
@@ -25,13 +25,24 @@ TIMEVAL: Final = struct.Struct("ll")
 class HeldConnections(redis.Redis):
     """Commands take the connection that was given back last. There are as many as were ever needed at a time."""
 
+    @classmethod
+    def to(cls, url: str, **options: Any) -> "HeldConnections":
+        return cast("HeldConnections", cls.from_url(url, **options))
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._idle: deque[tuple[Line, float]] = deque()  # its append and pop are atomic
         self._process = os.getpid()
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Sent once, at most: what fails is not tried again."""
+        reply = self.send(*args[0].split(), *args[1:])
+        options.pop("keys", None)  # for redis-py's own cache
+        if args[0] not in self.response_callbacks:
+            return reply
+        return self.response_callbacks[args[0]](reply, **options)
+
+    def send(self, *command: Any) -> Any:
+        """The reply as it came, decoded. Sent once, at most: what fails is not tried again."""
         if self._process != os.getpid():  # forked since: the connections are the parent's, and so are their answers
             self._idle, self._process = deque(), os.getpid()
         try:
@@ -41,13 +52,9 @@ class HeldConnections(redis.Redis):
         try:
             if time.monotonic() - since > IDLE_SECONDS:
                 line.revive()
-            reply = line.exchange(args)
+            return line.exchange(command)
         finally:
             self._idle.append((line, time.monotonic()))
-        options.pop("keys", None)  # for redis-py's own cache
-        if args[0] not in self.response_callbacks:
-            return reply
-        return self.response_callbacks[args[0]](reply, **options)
 
     def close(self) -> None:
         """Those in use at this moment end with this object."""
@@ -107,7 +114,7 @@ class Line:
             self.connection.send_packed_command(self.connection.pack_command(*command), check_health=False)
             return self.connection.read_response()
         try:
-            reply = self.send_and_receive(self._socket, pack_command((*command[0].split(), *command[1:])))
+            reply = self.send_and_receive(self._socket, pack_command(command))
         except BaseException as error:
             self._socket = None
             self.connection.disconnect()

@@ -70,13 +70,13 @@ class Node:
         self.is_gone = False
         self.run_id: str | None = None  # None before the first connection
         self._ahead_ms: float | None = None  # its clock, of this process' monotonic one
-        self.client = HeldConnections.from_url(url, redis_connect_func=self._meet, **OPTIONS)
+        self.client = HeldConnections.to(url, redis_connect_func=self._meet, **OPTIONS)
 
     @property
     def is_well(self) -> bool:
         return not self.is_gone and self.breaker.is_closed
 
-    def ask(self, question: Callable[["redis.Redis", int], T]) -> T:
+    def ask(self, question: Callable[[HeldConnections, int], T]) -> T:
         """`question` is put with the deadline. Raises what redis-py raises, Another too."""
         try:
             answer = question(self.client, self.deadline_ms())

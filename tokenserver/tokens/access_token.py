@@ -1,6 +1,5 @@
 """Access tokens: RFC 9068 JWTs. Minting does no I/O."""
 
-import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
+from tokenserver.compact_json import to_json
 from tokenserver.random_bytes import random_bytes
 
 TYP: Final = "at+jwt"  # RFC 9068 section 2.1
@@ -92,17 +92,16 @@ def sign_jwt(signer: Signer, typ: str, claims: Mapping[str, Any]) -> str:
     return _signed(signer, _signing_input(signer, typ, claims))
 
 
-def _signed(signer: Signer, signing_input: str) -> str:
-    signature = urlsafe_b64encode(signer.sign(signing_input.encode("ascii"))).rstrip(b"=").decode("ascii")
-    return f"{signing_input}.{signature}"
+def _signed(signer: Signer, signing_input: bytes) -> str:
+    return (b"%b.%b" % (signing_input, _base64url(signer.sign(signing_input)))).decode("ascii")
 
 
-def _signing_input(signer: Signer, typ: str, claims: Mapping[str, Any]) -> str:
-    return f"{_header(typ, signer.alg, signer.kid)}.{_segment(claims)}"
+def _signing_input(signer: Signer, typ: str, claims: Mapping[str, Any]) -> bytes:
+    return b"%b.%b" % (_header(typ, signer.alg, signer.kid), _segment(claims))
 
 
 @lru_cache(maxsize=64)
-def _header(typ: str, alg: str, kid: str) -> str:
+def _header(typ: str, alg: str, kid: str) -> bytes:
     return _segment({"typ": typ, "alg": alg, "kid": kid})
 
 
@@ -119,8 +118,10 @@ def new_jti(issued_at_ms: int) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
-_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+def _segment(value: Mapping[str, Any]) -> bytes:
+    return _base64url(to_json(value))
 
 
-def _segment(value: Mapping[str, Any]) -> str:
-    return urlsafe_b64encode(_encode(value).encode()).rstrip(b"=").decode("ascii")
+def _base64url(octets: bytes) -> bytes:
+    """RFC 7515 section 2."""
+    return urlsafe_b64encode(octets).rstrip(b"=")

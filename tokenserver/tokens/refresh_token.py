@@ -103,7 +103,7 @@ class RefreshTokens:
 
     # Rotation
 
-    def spend(self, family: Family, generation: int, known: Known, event: str) -> Spent:
+    def spend(self, family: Family, generation: int, known: Known, event: bytes) -> Spent:
         """Consume a generation. The caller has minted already: nothing may fail after this. `event`: of the token
         that goes out with the successor, put into the event stream by the same script.
 
@@ -118,7 +118,7 @@ class RefreshTokens:
             metrics.replays_detected.count("refresh_token")
         return spent
 
-    def _spend(self, family: Family, generation: int, known: Known, event: str) -> Spent:
+    def _spend(self, family: Family, generation: int, known: Known, event: bytes) -> Spent:
         bucket = self._feed.bucket_of(family.id)
         outcome, live = self._rotate(family, generation, known[bucket], event, "unasked")
         if outcome == "unverified":
@@ -143,7 +143,7 @@ class RefreshTokens:
             return Spent(result, self.issue(family.id, live))
         return Spent(result)
 
-    def _rotate(self, family: Family, generation: int, known: Mark, event: str, asked: str) -> tuple[str, int]:
+    def _rotate(self, family: Family, generation: int, known: Mark, event: bytes, asked: str) -> tuple[str, int]:
         """What `rotate.lua` answers."""
         bucket, secrets = self._feed.bucket_of(family.id), self._secrets()
         keys = [self._feed.family_key(family.id), state_key(bucket), rotations_key(bucket), events_key(bucket)]

@@ -21,7 +21,10 @@ class Sums:
         self._folder = folder
 
     def collect(self) -> "Iterable[Metric]":
-        return REGISTRY.of_process().collect() if self._folder is None else shared.collect(self._folder)
+        if self._folder is not None:
+            return shared.collect(self._folder)
+        REGISTRY.settle()
+        return REGISTRY.of_process().collect()
 
 
 class Asked:

@@ -56,7 +56,10 @@ class State(NamedTuple):
     @property
     def next_ms(self) -> float:
         """Until there is one more."""
-        return self.backlog_ms - (self.limit.burst - self.remaining - 1) * self.limit.interval_ms
+        return self.next_after(self.remaining)
+
+    def next_after(self, remaining: int) -> float:
+        return self.backlog_ms - (self.limit.burst - remaining - 1) * self.limit.interval_ms
 
 
 class Taken(NamedTuple):
@@ -167,9 +170,9 @@ def _take_back(limits: Iterable[Limit]) -> None:
 
 def fields(context: RequestContext) -> list[tuple[str, str]]:
     """The header fields that tell of the limits that a request met."""
-    states = [state for state in context.quotas.values() if isinstance(state, State)]
-    if not states:
+    if not context.quotas:
         return []
+    states = [state for state in context.quotas.values() if isinstance(state, State)]
     policies = ", ".join([_policy(state.limit) for state in states])
     return [("RateLimit-Policy", policies), ("RateLimit", ", ".join(map(_state, states)))]
 
@@ -191,7 +194,8 @@ def _state(state: State) -> str:
     """Section 4: what remains, and after how many s there is more; nothing is missing of a quota without `t`."""
     if not state.backlog_ms:
         return f'"{state.limit.name}";r={state.limit.burst}'
-    return f'"{state.limit.name}";r={state.remaining};t={max(1, math.ceil(state.next_ms / 1000))}'
+    remaining = state.remaining
+    return f'"{state.limit.name}";r={remaining};t={max(1, math.ceil(state.next_after(remaining) / 1000))}'
 
 
 @lru_cache(maxsize=4096)

@@ -47,7 +47,7 @@ class RequestContext:
     grant_type: str | None = None
     assertion: bytes | None = None
     quotas: dict[str, object] = field(default_factory=dict)
-    events: list[str] = field(default_factory=list)
+    events: list[bytes] = field(default_factory=list)
     failure: object = None
     holder: object = None
     span: RequestSpan | None = None

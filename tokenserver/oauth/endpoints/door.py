@@ -5,7 +5,6 @@ only usual requests are answered, and successes: an error is rendered by Flask, 
 to Flask untouched.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,6 +13,7 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ClientDisconnected
 
+from tokenserver.compact_json import to_json
 from tokenserver.identity.routes import own_account
 from tokenserver.identity.schemas import UserSchema
 from tokenserver.oauth import denials
@@ -36,7 +36,7 @@ ACCEPTED: Final = frozenset({"*/*", "application/json"})
 LENGTH: Final = re.compile(r"[1-9][0-9]{0,5}")
 
 
-Answer = tuple[str, str]  # the body and its media type
+Answer = tuple[bytes, str]  # the body and its media type
 
 
 class Row(NamedTuple):
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 def _by_form(answer: Callable[[Server, TokenRequest], Mapping[str, Any]], path: str) -> Callable[..., Answer]:
     def read_and_answer(server: Server, environ: "WSGIEnvironment") -> Answer:
-        return json.dumps(answer(server, form_of(environ, _body(environ), "", path))), JSON
+        return to_json(answer(server, form_of(environ, _body(environ), "", path))), JSON
 
     return read_and_answer
 
@@ -62,7 +62,7 @@ def _own_account(server: Server, environ: "WSGIEnvironment") -> Answer:
     """Behind `@requires()`."""
     claims = server.active_tokens.verifier.verify(credentials(environ.get("HTTP_AUTHORIZATION")))
     server.admission.admit(claims, ())
-    return rendered(UserSchema, own_account(server.rooms.people)), JSON
+    return rendered(UserSchema, own_account(server.rooms.people)).encode(), JSON
 
 
 JSON: Final = "application/json"
@@ -126,12 +126,11 @@ class Door:
         context = request_context.begin(environ, path, endpoint)
         try:
             self._require_clock()
-            text, media_type = row.answer(self._server, environ)
+            body, media_type = row.answer(self._server, environ)
             fields = cors.fields(self._server, environ.get("HTTP_ORIGIN")) if row.cors else []
             denials.note(self._server.rooms.trail, context)
         except Exception as error:  # noqa: BLE001 - Flask's handlers know all of them
             return self._refuse(error, environ, start_response)
-        body = text.encode()
         fixed = self._fields.get((endpoint, media_type)) or self._fix(row, endpoint, media_type)
         fields += [("Content-Length", str(len(body))), *fixed, *rate_limit.fields(context)]
         return _send(context, "200 OK", fields, body, start_response)

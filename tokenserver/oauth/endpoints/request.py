@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flask import Response, json, request
+from flask import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Client, Clients
+from tokenserver.compact_json import to_json
 from tokenserver.config import Settings
 from tokenserver.oauth.active_token import ActiveTokens
 from tokenserver.oauth.admission import Admission
@@ -95,8 +96,8 @@ UNCACHED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 def json_answer(body: Mapping[str, Any], status: int = 200) -> Response:
-    return uncached(json.dumps(body), "application/json", status)
+    return uncached(to_json(body), "application/json", status)
 
 
-def uncached(body: str, media_type: str, status: int = 200) -> Response:
+def uncached(body: str | bytes, media_type: str, status: int = 200) -> Response:
     return Response(body, status, UNCACHED, mimetype=media_type)

@@ -1,9 +1,8 @@
 """OpenID Connect Core section 5.3: what the token's scope lets its client know about the user."""
 
-import json
-
 from flask import Response, request
 
+from tokenserver.compact_json import to_json
 from tokenserver.identity.claims import claims_of
 from tokenserver.oauth.endpoints.request import Server, read_form, uncached
 from tokenserver.oauth.errors import BodyTooLarge, OAuthError
@@ -17,11 +16,11 @@ FORM = "application/x-www-form-urlencoded"
 
 
 def view(server: Server) -> Response:
-    text, media_type = answer(server, _token())
-    return uncached(text, media_type)
+    body, media_type = answer(server, _token())
+    return uncached(body, media_type)
 
 
-def answer(server: Server, token: str) -> tuple[str, str]:
+def answer(server: Server, token: str) -> tuple[bytes, str]:
     """The body and its media type."""
     claims = server.active_tokens.any_audience.verify(token)
     server.admission.admit_by_scope(claims, "openid")
@@ -34,10 +33,10 @@ def answer(server: Server, token: str) -> tuple[str, str]:
     about = {"sub": claims.sub} | claims_of(person, claims.scope, _by_name(claims))
     alg = client.metadata.userinfo_signed_response_alg
     if alg is None:
-        return json.dumps(about), "application/json"
+        return to_json(about), "application/json"
     # Section 5.3.2: signed claims name the issuer and the client that they are for.
     named = {"iss": server.settings.issuer, "aud": client.client_id}
-    return sign_jwt(server.keys.signer(alg), "JWT", about | named), "application/jwt"
+    return sign_jwt(server.keys.signer(alg), "JWT", about | named).encode(), "application/jwt"
 
 
 def _by_name(claims: Claims) -> list[str]:

@@ -70,7 +70,7 @@ class FeedMoved(Exception):
     """Nothing was spent; what this process knew was out of date. The pipeline starts over."""
 
 
-def event_of(rooms: Collaborators, grant_type: str, issued: Issued, *, target: UUID | str, **details: str) -> str:
+def event_of(rooms: Collaborators, grant_type: str, issued: Issued, *, target: UUID | str, **details: str) -> bytes:
     """The event of a token that is about to go out. The token is no part of it; its scope is."""
     told = {"grant_type": grant_type, "scope": issued.response["scope"], **details}
     if issued.roles_omitted:
