@@ -256,7 +256,7 @@ class Feed:
         for _ in range(MAX_TRIES):
             try:
                 state = self.store.ask(
-                    bucket, lambda c: cast("list[str | None]", c.hmget(state_key(bucket), ["epoch", "feed"]))
+                    bucket, lambda c: cast("list[str | None]", c.send("HMGET", state_key(bucket), "epoch", "feed"))
                 )
             except (RedisReplaced, UnknownContent):
                 self.verify(bucket)

@@ -126,7 +126,7 @@ class RedisStore:
         except NoScriptError:
             return ask(bucket, lambda client, _: client.send("EVAL", text, len(keys), *keys, *args))[1]
 
-    def ask(self, bucket: int, question: Callable[["redis.Redis"], T]) -> T:
+    def ask(self, bucket: int, question: Callable[[HeldConnections], T]) -> T:
         """The answer of the verified Redis. `question` sends one command, perhaps more than once.
 
         Raises StoreUnavailable, or RedisReplaced before anything is sent.
@@ -152,7 +152,7 @@ class RedisStore:
             self._home(bucket).set_clock(seconds * 1000 + microseconds / 1000)
         raise StoreUnavailable("redis", "its clock is being set")
 
-    def ask_unverified(self, bucket: int, question: Callable[["redis.Redis"], T]) -> tuple[str, T]:
+    def ask_unverified(self, bucket: int, question: Callable[[HeldConnections], T]) -> tuple[str, T]:
         """For comparing a Redis with SQL, and for `doctor`: whoever answers; its run id, and what it says."""
         return self._ask_whoever(bucket, lambda client, _: question(client))
 

@@ -10,11 +10,14 @@ import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import redis
 from hiredis import pack_command
 from redis._parsers.hiredis import NOT_ENOUGH_DATA, _HiredisParser
+
+from tokenserver.storage.round_trips import RoundTrips
 
 # A connection that lay idle for so long (s) may have been hung up on meanwhile.
 IDLE_SECONDS: Final = 0.02
@@ -31,20 +34,34 @@ class HeldConnections(redis.Redis):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._idle: deque[tuple[Line, float]] = deque()  # its append and pop are atomic
+        self._begin()
+
+    def _begin(self) -> None:
         self._process = os.getpid()
+        self._idle: deque[tuple[Line, float]] = deque()  # its append and pop are atomic
+        self._trips = RoundTrips(self._exchange)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        reply = self.send(*args[0].split(), *args[1:])
+        """By itself, for what takes its time."""
+        self._in_this_process()
+        [reply] = self._exchange([pack_command((*args[0].split(), *args[1:]))])
+        reply = _raised(reply)
         options.pop("keys", None)  # for redis-py's own cache
         if args[0] not in self.response_callbacks:
             return reply
         return self.response_callbacks[args[0]](reply, **options)
 
     def send(self, *command: Any) -> Any:
-        """The reply as it came, decoded. Sent once, at most: what fails is not tried again."""
+        """The reply as it came, decoded. Together with what other threads send just now."""
+        self._in_this_process()
+        return _raised(self._trips.ask(pack_command(command)))
+
+    def _in_this_process(self) -> None:
         if self._process != os.getpid():  # forked since: the connections are the parent's, and so are their answers
-            self._idle, self._process = deque(), os.getpid()
+            self._begin()
+
+    def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """Sent once, at most: what fails is not tried again."""
         try:
             line, since = self._idle.pop()
         except IndexError:
@@ -52,7 +69,7 @@ class HeldConnections(redis.Redis):
         try:
             if time.monotonic() - since > IDLE_SECONDS:
                 line.revive()
-            return line.exchange(command)
+            return line.exchange(commands)
         finally:
             self._idle.append((line, time.monotonic()))
 
@@ -107,37 +124,59 @@ class Line:
             _let_the_kernel_time(line, connection.socket_timeout)
             self._socket, self._reader = line, parser._reader  # noqa: SLF001
 
-    def exchange(self, command: tuple[Any, ...]) -> Any:
-        """The reply, decoded. Raises what redis-py raises; then the line is dead, unless Redis answered."""
-        if self._socket is None:
-            # Connects first where it isn't: a command that failed left it so.
-            self.connection.send_packed_command(self.connection.pack_command(*command), check_health=False)
-            return self.connection.read_response()
+    def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """The replies, decoded; a refusal is one of them. Raises what redis-py raises when there are none; then the
+        line is dead."""
         try:
-            reply = self.send_and_receive(self._socket, pack_command(command))
+            if self._socket is None:
+                replies = self._through_connection(commands)
+            else:
+                replies = self.send_and_receive(self._socket, commands)
         except BaseException as error:
-            self._socket = None
-            self.connection.disconnect()
+            self._hang_up()
             if isinstance(error, BlockingIOError):
                 raise redis.TimeoutError("Timeout reading from socket") from None
             if isinstance(error, OSError):
                 raise redis.ConnectionError(f"{type(error).__name__} while talking to Redis") from error
             raise
-        if isinstance(reply, redis.RedisError):
-            if isinstance(reply, redis.ConnectionError):
-                self._socket = None
-                self.connection.disconnect()
-            raise reply
-        return reply
+        if any([isinstance(reply, redis.ConnectionError) for reply in replies]):  # noqa: C419 - no generator for one
+            self._hang_up()  # it is loading, or has too many clients
+        return replies
 
-    def send_and_receive(self, line: socket.socket, packed: bytes) -> Any:
-        line.sendall(packed)
-        while (reply := self._reader.gets()) is NOT_ENOUGH_DATA:
+    def _hang_up(self) -> None:
+        self._socket = None
+        self.connection.disconnect()
+
+    def _through_connection(self, commands: Sequence[bytes]) -> list[Any]:
+        # Connects first where it isn't: a command that failed left it so.
+        self.connection.send_packed_command(commands, check_health=False)
+        return [self._read() for _ in commands]
+
+    def _read(self) -> Any:
+        try:
+            return self.connection.read_response()
+        except redis.ResponseError as refusal:
+            return refusal
+
+    def send_and_receive(self, line: socket.socket, commands: Sequence[bytes]) -> list[Any]:
+        reader = self._reader
+        line.sendall(commands[0] if len(commands) == 1 else b"".join(commands))
+        replies: list[Any] = []
+        while True:
+            while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
+                replies.append(reply)
+                if len(replies) == len(commands):
+                    return replies
             received = line.recv(READ_BYTES)
             if not received:
                 raise redis.ConnectionError("Connection closed by server.")
-            self._reader.feed(received)
-        return reply
+            reader.feed(received)
+
+
+def _raised(reply: Any) -> Any:
+    if isinstance(reply, redis.RedisError):
+        raise reply
+    return reply
 
 
 def _let_the_kernel_time(line: socket.socket, seconds: float) -> None:
