@@ -11,9 +11,8 @@ import logging
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from sqlalchemy import delete, select
@@ -47,8 +46,7 @@ MAX_JTI: Final = 255
 SKEW: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
+class Presented(NamedTuple):
     """What a request says. `secret`: the assertion, where `method` is "assertion"."""
 
     client_id: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from tokenserver.access.rights import Rights
@@ -23,8 +24,7 @@ from tokenserver.tokens.revocation import Revocation
 from tokenserver.tokens.sessions import Sessions
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+class TokenRequest(NamedTuple):
     """`parameters`: each once, none empty. `authorization`: the header as it came. `path`: of the endpoint.
 
     `known`: the state of the feed when the pipeline began to look at clients, people and rights.
