@@ -223,6 +223,20 @@ def test_a_form_is_not_lost_to_more_rights(visitor_of: Callable[..., Visitor], a
     assert len(events(rooms, "session:ended")) == 1
 
 
+def test_the_live_log_goes_on_with_more_rights(
+    visitor_of: Callable[..., Visitor], api: Api, people: Any, rooms: Rooms
+):
+    """Its script can't sign in again; who loads the page does."""
+    visitor, ann = visitor_of("ann"), people["ann"]["id"]
+    make_role(rooms, "reader", "logs:read")
+    make_role(rooms, "counter", "stats:read")
+    give_roles(api, ann, "reader")
+    visitor.enter("/log")
+    give_roles(api, ann, "reader", "counter")
+    assert "<tr data-id=" in visitor.open("/log/rows").text
+    assert "You are signed in" in visitor.person.page(ISSUER + HOME + "/log").text
+
+
 def test_what_comes_back_without_it_is_not_asked_for_again(
     visitor_of: Callable[..., Visitor], api: Api, people: Any, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ):

@@ -75,12 +75,14 @@ DONE: Final = {
 
 
 class Page(NamedTuple):
-    """`needs`: what is asked for, to tell who lacks it. `most`: so many fields of a form; 0: it is none."""
+    """`needs`: what is asked for, to tell who lacks it. `most`: so many fields of a form; 0: it is none. `is_part`:
+    of a page that is there, for its script."""
 
     rule: str
     needs: str | None
     most: int
     view: Callable[..., Response]
+    is_part: bool = False
 
 
 class Pages:
@@ -92,13 +94,18 @@ class Pages:
     def page(self, rule: str, *, needs: str | None = None) -> Callable[[View], View]:
         return self._adding(rule, needs, 0)
 
+    def part(self, rule: str, *, needs: str) -> Callable[[View], View]:
+        return self._adding(rule, needs, 0, is_part=True)
+
     def action(self, rule: str, *, needs: str, most: int = 50) -> Callable[[View], View]:
         """What a form leads to."""
         return self._adding(rule, needs, most)
 
-    def _adding(self, rule: str, needs: str | None, most: int) -> Callable[[View], View]:
+    def _adding(
+        self, rule: str, needs: str | None, most: int, *, is_part: bool = False
+    ) -> Callable[[View], View]:
         def add(view: View) -> View:
-            self.pages.append(Page(rule, needs, most, view))
+            self.pages.append(Page(rule, needs, most, view, is_part))
             return view
 
         return add
@@ -117,23 +124,23 @@ class Console:
     def _shown(self, page: Page) -> Callable[..., Response]:
         def shown(**parts: Any) -> Response:
             fields = self.forms.read(page.most).fields if page.most else None
-            return self._guarded(page.needs, fields, functools.partial(page.view, **parts))
+            return self._guarded(page, fields, functools.partial(page.view, **parts))
 
         return shown
 
-    def _guarded(self, needs: str | None, fields: Fields | None, view: Callable[..., Response]) -> Response:
+    def _guarded(self, page: Page, fields: Fields | None, view: Callable[..., Response]) -> Response:
         try:
             admin = self.sign_in.admin()
         except Refused as refused:
             return failed(refused)
         if admin is None:
             return self.sign_in.begin() if fields is None else failed_sign_in()
-        if admin.gained and fields is None:
+        if admin.gained and fields is None and not page.is_part:
             return self.sign_in.begin(wanted=admin.gained)
         try:
             response = view(admin) if fields is None else view(admin, fields)
         except Refused as refused:
-            response = self._refused(admin, refused, needs, is_form=fields is not None)
+            response = self._refused(admin, refused, page.needs, is_form=fields is not None)
         return self.forms.keep_browser(response, self.forms.browser())
 
     def _refused(self, admin: Admin, refused: Refused, needs: str | None, *, is_form: bool) -> Response:

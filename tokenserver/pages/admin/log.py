@@ -49,7 +49,7 @@ def show_log(admin: Admin) -> Response:
 
 
 # What the script asks for every few seconds: a poll, since a stream would hold one of few threads.
-@PAGES.page("/log/rows", needs="logs:read")
+@PAGES.part("/log/rows", needs="logs:read")
 def show_rows(admin: Admin) -> Response:
     query = asked()
     return show(admin, "log/rows.html", page=events(admin, query), query=query)
