@@ -35,6 +35,9 @@ HEAD_BYTES: Final = 64 * 1024
 REQUEST_SECONDS: Final = 30  # from a request's first byte to that of its answer
 # So many objects more than before, and the collector looks for cycles among them.
 YOUNG_OBJECTS: Final = 5000
+# Of jemalloc, which is what granian's Rust allocates by.
+GRANIAN_ALLOCATOR: Final = "narenas:1,tcache:false"
+IDLE_THREAD_SECONDS: Final = 10  # until a thread that nothing is asked of ends, and gives back what it has
 SPARE_SECONDS: Final = 15  # that a connection may be silent for beyond HEAD_SECONDS, which end it by themselves
 
 
@@ -112,6 +115,7 @@ def create(settings: Settings, address: str, loader: Loader) -> "Supervisor":
         workers=settings.workers,
         # One for each connection, which may wait for a body or for a revocation; `in_slots` says how many may work.
         blocking_threads=CONNECTIONS,
+        blocking_threads_idle_timeout=IDLE_THREAD_SECONDS,
         backpressure=CONNECTIONS,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
@@ -136,6 +140,9 @@ def spare_memory() -> None:
     # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # Both allocators would keep a store for each thread, and there is a thread for each connection.
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
+    os.environ.setdefault("_RJEM_MALLOC_CONF", GRANIAN_ALLOCATOR)
 
 
 def run(server: "Supervisor") -> None:

@@ -13,10 +13,12 @@ import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
-import structlog
-from structlog.typing import EventDict
-
 from tokenserver.signals import lines
+from tokenserver.signals.left_out import left_out
+
+with left_out("rich"):  # for a console that we don't use, 6 MB
+    import structlog
+    from structlog.typing import EventDict
 
 NODE: Final = platform.node()
 # Of a line, in this order; what else there is follows.
