@@ -342,30 +342,3 @@ def test_the_watchdog_is_one_thread_for_all(server):
         database.engine.dispose()
     assert sum(thread.name == "sql watchdog" for thread in threading.enumerate()) == 1
     assert connections.watchdog is not None
-
-
-def test_many_updates_of_a_kind_are_sent_a_hundred_at_a_time(database, monkeypatch):
-    """As the checkpoints of families are: else each was a round trip."""
-    sent = []
-    send = connections.WatchedCursor.execute
-
-    def counted(cursor, query, vars=None):  # noqa: A002 - psycopg2's name
-        sent.append(query)
-        return send(cursor, query, vars)
-
-    table = sa.table("counted", sa.column("id", sa.Integer), sa.column("n", sa.Integer))
-    rows = [{"key": number, "to": number * 2} for number in range(250)]
-    update = sa.update(table).where(table.c.id == sa.bindparam("key"), table.c.n < sa.bindparam("to"))
-    update = update.values(n=sa.bindparam("to"))
-
-    def work(tx):
-        connection = tx.connection()
-        connection.execute(sa.text("CREATE TEMPORARY TABLE counted (id int PRIMARY KEY, n int) ON COMMIT DROP"))
-        connection.execute(sa.text("INSERT INTO counted SELECT n, 0 FROM generate_series(0, 249) AS n"))
-        monkeypatch.setattr(connections.WatchedCursor, "execute", counted)
-        connection.execute(update, rows)
-        monkeypatch.undo()
-        return connection.execute(sa.text("SELECT sum(n), count(*) FILTER (WHERE n = 2 * id) FROM counted")).one()
-
-    assert tuple(database.write(work)) == (sum(range(250)) * 2, 250)
-    assert len(sent) == 3

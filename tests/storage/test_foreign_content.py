@@ -169,6 +169,7 @@ def test_events_that_fit_into_no_row(api: Api, rooms: Rooms):
         f'["x","e","login:failed",{rest}',
         f'[{moment},"e","token:issued",{rest}',
         f'[{moment},{{}},"access:denied","denied",null,"x","x","x","x","GET","/",null,{{"permissions":[{{}}]}}]',
+        f'[{moment},"e","nested","success",null,"x","x","x","x","GET","/",null,{"[" * 980}{"]" * 980}]',
     ):
         redis.xadd(events_key(0), {"e": text})
     refused(

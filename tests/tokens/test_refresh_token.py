@@ -421,6 +421,16 @@ class TestCheckpoints:
         rooms.checkpoints.drain()
         assert rooms.database.read(lambda tx: tx.scalar(select(RefreshFamily.generation))) == 50
 
+    def test_one_statement_whatever_the_number_of_families(self, app, api, rooms, queries):
+        tokens = [api.signed_in()["refresh_token"], *(api.login()["refresh_token"] for _ in range(3))]
+        for token in tokens:
+            refreshed(api, refreshed(api, token)["refresh_token"])
+        with queries(app) as counter:
+            assert rooms.checkpoints.drain() == 8
+        assert counter.count <= 2 * len(rooms.store.buckets)  # with BEGIN
+        generations = rooms.database.read(lambda tx: tx.scalars(select(RefreshFamily.generation)).all())
+        assert generations == [3] * 4
+
     def test_one_process_drains(self, apps, rooms, monkeypatch):
         monkeypatch.setattr(checkpoints, "LEASE_MS", 60_000)  # a slow machine must not let it run out meanwhile
         other = rooms_of(apps())

@@ -42,15 +42,20 @@ class Entry:
 NAMES: Final = tuple(field.name for field in fields(Entry))
 
 
-_encode: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
+# As compact JSON with sorted members.
+details_text: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
 
 
-def link_hash(before: bytes, chain: UUID, position: int, values: tuple[Any, ...]) -> bytes:
+def link_hash(before: bytes, chain: UUID | str, position: int, values: tuple[Any, ...]) -> bytes:
     """SHA-256 over the hash before and, as compact JSON in UTF-8 with sorted members, the list
     [chain, position, *values in the order of `Entry`]; ids as text. `details` holds no fractions, whose spelling a
     database may change."""
-    texts = ",".join(["null" if text is None else _quoted(text) for text in values[2:-1]])
-    covered = f'["{chain}",{position},"{values[0]}",{values[1]},{texts},{_encode(values[-1])}]'
+    return _hash(before, chain, position, values[:-1], details_text(values[-1]))
+
+
+def _hash(before: bytes, chain: UUID | str, position: int, values: tuple[Any, ...], details: str) -> bytes:
+    texts = ",".join(["null" if text is None else _quoted(text) for text in values[2:]])
+    covered = f'["{chain}",{position},"{values[0]}",{values[1]},{texts},{details}]'
     return sha256(before + covered.encode()).digest()
 
 
@@ -71,15 +76,20 @@ class Writer:
 
     def __init__(self, chain: _Chain) -> None:
         self._chain = chain
+        self._name = str(chain.id)
         self._position = chain.position
         self._head = chain.head
 
-    def link(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Columns of an `AuditEvent` (`at` as datetime), completed by its place in the chain."""
+    @property
+    def chain(self) -> UUID:
+        return self._chain.id
+
+    def link(self, values: tuple[Any, ...], details: str) -> tuple[int, bytes]:
+        """The position and hash of the event that comes next. `values`: those of `Entry` in its order, up to
+        `details`, of which it is `details_text`. Raises TypeError, ValueError for what is no text."""
+        self._head = _hash(self._head, self._name, self._position + 1, values, details)
         self._position += 1
-        covered = tuple(microseconds(values["at"]) if name == "at" else values[name] for name in NAMES)
-        self._head = link_hash(self._head, self._chain.id, self._position, covered)
-        return values | {"chain": self._chain.id, "position": self._position, "hash": self._head}
+        return self._position, self._head
 
     def advance(self) -> None:
         """What was appended is committed."""
@@ -121,6 +131,9 @@ class Chains:
 def append(tx: Transaction, values: dict[str, Any]) -> AuditEvent:
     """Add one event to the log, in the caller's transaction. `values`: all columns but the chain's."""
     chains: Chains = tx.info[Chains]
-    row = AuditEvent(**chains.writer(tx).link(values))
+    writer = chains.writer(tx)
+    covered = tuple(microseconds(values[name]) if name == "at" else values[name] for name in NAMES[:-1])
+    position, digest = writer.link(covered, details_text(values["details"]))
+    row = AuditEvent(**values, chain=writer.chain, position=position, hash=digest)
     tx.add(row)
     return row

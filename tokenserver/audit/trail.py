@@ -5,29 +5,29 @@ the log and the usage counts: in one transaction with the position in the stream
 a killed server loses none. A request is answered after its events are in the stream.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Table, select
+import orjson
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from tokenserver.audit import usage
-from tokenserver.audit.chain import NAMES, Chains
+from tokenserver.audit.chain import Chains, details_text
 from tokenserver.audit.events import Event
 from tokenserver.audit.models import AuditEvent, StreamPosition
 from tokenserver.compact_json import to_json
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
-from tokenserver.storage.bulk import insert_rows
+from tokenserver.storage import stream
+from tokenserver.storage.bulk import MICROSECONDS, insert_rows, time_text
 from tokenserver.storage.feed import Feed, Known, Mark, state_key
-from tokenserver.storage.redis import RedisReplaced, UnknownContent
-from tokenserver.storage.sql import Base, Transaction, new_id
+from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.sql import Base, Transaction, new_id_text
 from tokenserver.web.request_context import current
 
 logger = logging.getLogger("tokenserver.audit")
@@ -35,10 +35,9 @@ logger = logging.getLogger("tokenserver.audit")
 BATCH: Final = 1000
 # So many may wait while SQL is away, about 300 MB; then requests are refused rather than not recorded.
 FULL: Final = 500_000
-# What stands in the stream beside its time and endpoint; the id comes with the row.
-COLUMNS: Final = NAMES[2:]
-# Of the rows that are carried: nobody wants objects of them.
+# Nobody wants objects of what is carried.
 TABLE: Final[Table] = Base.metadata.tables[AuditEvent.__tablename__]
+POSITIONS: Final[Table] = Base.metadata.tables[StreamPosition.__tablename__]
 
 
 class Trail:
@@ -131,34 +130,18 @@ class Trail:
         return self._feed.in_every_bucket(lambda bucket: self._drain(bucket, limit))
 
     def _drain(self, bucket: int, limit: int) -> int:
-        store, key = self._feed.store, events_key(bucket)
-        try:
-            items = store.ask(
-                bucket, lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(key, count=limit))
-            )
-            if not items:
-                return 0
-            self._carry_all(bucket, items)
-            store.ask(bucket, lambda c: c.xdel(key, *(item_id for item_id, _ in items)))
-        except RedisReplaced:
-            self._feed.sync(bucket)
-            return 0
-        except UnknownContent:
-            logger.error("the event stream in Redis isn't as this server writes it and begins anew")  # noqa: TRY400
-            store.ask(bucket, lambda c: c.delete(key))
-            return 0
-        return len(items)
+        return stream.carry(self._feed, bucket, events_key(bucket), limit, partial(self._carry_all, bucket))
 
-    def _carry_all(self, bucket: int, items: Sequence[tuple[str, dict[str, str]]]) -> None:
+    def _carry_all(self, bucket: int, items: Sequence[stream.Item]) -> None:
         database = self._feed.database
         try:
             database.write(partial(self._carry_from, bucket=bucket, items=items))
-        except (StatementError, ValueError, TypeError):
+        except UNFIT:
             # One of them fits into no row, so somebody else wrote it: the others must not wait for it for ever.
             for item in items:
                 try:
                     database.write(partial(self._carry_from, bucket=bucket, items=[item]))
-                except (StatementError, ValueError, TypeError):
+                except UNFIT:
                     logger.exception("an event of the stream can't be stored and is dropped")
                     database.write(partial(self._carry_from, bucket=bucket, items=[(item[0], {})]))
 
@@ -167,35 +150,41 @@ class Trail:
         while self.drain() >= BATCH:
             pass
 
-    def _carry_from(self, tx: Transaction, bucket: int, items: Sequence[tuple[str, dict[str, str]]]) -> None:
-        row = _locked_position(tx, f"{STREAM}:{bucket}" if bucket else STREAM)
-        done = _number(row.position)
-        fresh = [fields.get("e", "") for item_id, fields in items if _number(item_id) > done]
-        self._carry(tx, fresh)
-        row.position = max(items[-1][0], row.position, key=_number)
+    def _carry_from(self, tx: Transaction, bucket: int, items: Sequence[stream.Item]) -> None:
+        name = f"{STREAM}:{bucket}" if bucket else STREAM
+        position = _locked_position(tx, name)
+        fresh = stream.after(position, items)
+        self._carry(tx, [fields.get("e", "") for _, fields in fresh])
+        last = max(items[-1][0], position, key=stream.order)
+        tx.connection().execute(update(POSITIONS).where(POSITIONS.c.stream == name).values(position=last))
 
     def _carry(self, tx: Transaction, events: Iterable[str | bytes]) -> None:
         chains: Chains = tx.info[Chains]
+        writer = chains.writer(tx)
+        chain = writer.chain.hex
         rows = []
         counted = usage.Counts()
         for text in events:
             try:
-                at, endpoint, *rest = json.loads(text)
-                values = dict(zip(COLUMNS, rest, strict=True))
-                moment = datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
-                counted.add(at // 1_000_000, endpoint, values)
+                at, endpoint, *texts, details = orjson.loads(text)
+                event, outcome, reason, _actor, client_id, _address, _request_id, _method, _path, _target = texts
+                moment = time_text(at)
+                counted.add(at // MICROSECONDS, endpoint, event, outcome, reason, client_id, details)
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
                 # Of another version, or somebody else's: the rest must not wait for it for ever.
                 logger.exception("an event of the stream can't be read and is dropped")
                 continue
-            if self._keep_allowed or values["event"] != Event.ACCESS_ALLOWED:
-                rows.append({"id": new_id(), "at": moment} | values)
+            if self._keep_allowed or event != Event.ACCESS_ALLOWED:
+                row_id, covered = new_id_text(), details_text(details)
+                position, digest = writer.link((row_id, int(at), *texts), covered)  # at may be true
+                rows.append((row_id.replace("-", ""), moment, *texts, covered, chain, position, digest))
         if rows:
-            writer = chains.writer(tx)
-            insert_rows(tx.connection(), TABLE, [writer.link(row) for row in rows])
+            insert_rows(tx.connection(), TABLE, rows)
         counted.save(tx)
 
 
+# What the log or a database says of an event that no server of this kind wrote.
+UNFIT: Final = (StatementError, ValueError, TypeError, RecursionError)
 LOG_FULL: Final = "The server can't record this right now. Try again."
 STREAM: Final = "events"
 WHATEVER: Final = Mark("*", "")
@@ -205,19 +194,14 @@ def events_key(bucket: int) -> str:
     return f"ts:{{{bucket}}}:events"
 
 
-def _locked_position(tx: Transaction, stream: str) -> StreamPosition:
-    query = select(StreamPosition).where(StreamPosition.stream == stream).with_for_update()
-    row = tx.scalar(query)
-    if row is not None:
-        return row
+def _locked_position(tx: Transaction, name: str) -> str:
+    query = select(POSITIONS.c.position).where(POSITIONS.c.stream == name).with_for_update()
+    position: str | None = tx.connection().execute(query).scalar()
+    if position is not None:
+        return position
     try:
         with tx.begin_nested():
-            tx.add(StreamPosition(stream=stream, position="0-0"))
+            tx.connection().execute(insert(POSITIONS).values(stream=name, position="0-0"))
     except IntegrityError:
         pass  # another process was faster
-    return tx.execute(query).scalar_one()
-
-
-def _number(item_id: str) -> tuple[int, int]:
-    milliseconds, _, counter = item_id.partition("-")
-    return int(milliseconds), int(counter)
+    return str(tx.connection().execute(query).scalar_one())

@@ -1,46 +1,106 @@
 """Many rows of one table in one statement, at the price of the driver alone.
 
-SQLAlchemy's own way of it looks at each value of each row several times, which costs as much as the database.
+SQLAlchemy's own way of it looks at each value of each row several times, which costs as much as the database. Rows
+are tuples here, in the order of the columns and of what SQLite holds: ids as 32 hex digits, times as `time_text`,
+JSON as text, bytes. SQLite takes them as they are. A server takes all of them as one parameter, as JSON, and casts:
+its driver would quote each value, and it would parse each, for several times as much.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect, Table
+import orjson
+from sqlalchemy import Column, Connection, Dialect, LargeBinary, String, Table
 
-PAGE: Final = 500  # rows of a statement where the driver would send one statement for each row
+from tokenserver.storage.sql import Time
 
-
-class _Form(NamedTuple):
-    head: str
-    row: str
-    converters: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+Rows = Sequence[tuple[Any, ...]]
+MICROSECONDS: Final = 1_000_000
 
 
-def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`rows`: all columns by their names. Raises what an INSERT of SQLAlchemy's raises."""
-    dialect = connection.dialect
-    form = _form(table, dialect)
-    values = [
-        tuple(row[name] if convert is None else convert(row[name]) for name, convert in form.converters)
-        for row in rows
-    ]
-    if dialect.name == "sqlite":
-        connection.exec_driver_sql(form.head + form.row, values)
-        return
-    for start in range(0, len(values), PAGE):
-        page = values[start : start + PAGE]
-        statement = form.head + ",".join([form.row] * len(page))
-        connection.exec_driver_sql(statement, tuple(chain.from_iterable(page)))
+def insert_rows(connection: Connection, table: Table, rows: Rows) -> None:
+    """`rows`: all columns. Raises what an INSERT of SQLAlchemy's raises."""
+    _run(connection, _inserting(table, connection.dialect, ""), rows)
+
+
+def add_rows(connection: Connection, table: Table, number: str, rows: Rows) -> None:
+    """`rows`: all columns; no two of one primary key. Where there is a row of its key, the column `number` is added
+    to what stands there."""
+    _run(connection, _inserting(table, connection.dialect, number), rows)
+
+
+def raise_rows(connection: Connection, table: Table, names: tuple[str, ...], rows: Rows) -> None:
+    """`rows`: the columns `names`, of which the first is the primary key and the second a number. Those are updated
+    that stand at a lower number."""
+    _run(connection, _raising(table, connection.dialect, names), rows)
+
+
+def time_text(microseconds: int) -> str:
+    """Since 1970. Raises ValueError, TypeError, OverflowError or OSError for what no time is."""
+    seconds, fraction = divmod(microseconds, MICROSECONDS)
+    return f"{_second(seconds)}.{fraction:06d}"
+
+
+@lru_cache(maxsize=128)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")[:-6]
+
+
+def _run(connection: Connection, statement: str, rows: Rows) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(statement, list(rows))
+    else:
+        connection.exec_driver_sql(statement, (orjson.dumps(rows, default=bytes.hex).decode(),))
 
 
 @lru_cache(maxsize=8)
-def _form(table: Table, dialect: Dialect) -> _Form:
-    names = dialect.identifier_preparer
-    columns = ", ".join(map(names.format_column, table.columns))
-    head = f"INSERT INTO {names.format_table(table)} ({columns}) VALUES "  # noqa: S608 - the model's own names
-    place = "?" if dialect.paramstyle == "qmark" else "%s"
-    converters = tuple((c.name, c.type.dialect_impl(dialect).bind_processor(dialect)) for c in table.columns)
-    return _Form(head, f"({', '.join([place] * len(converters))})", converters)
+def _inserting(table: Table, dialect: Dialect, number: str) -> str:
+    name_of = dialect.identifier_preparer.quote
+    name, names = name_of(table.name), ", ".join(name_of(column.name) for column in table.columns)
+    if dialect.name == "sqlite":
+        source = f"VALUES ({', '.join('?' * len(table.columns))})"
+    else:
+        source = _given(list(table.columns), dialect)
+    statement = f"INSERT INTO {name} ({names}) {source}"
+    if not number:
+        return statement
+    key, number = ", ".join(name_of(column.name) for column in table.primary_key.columns), name_of(number)
+    return f"{statement} ON CONFLICT ({key}) DO UPDATE SET {number} = {name}.{number} + excluded.{number}"
+
+
+@lru_cache(maxsize=8)
+def _raising(table: Table, dialect: Dialect, names: tuple[str, ...]) -> str:
+    name_of = dialect.identifier_preparer.quote
+    name, (key, number, *rest) = name_of(table.name), map(name_of, names)
+    if dialect.name == "sqlite":
+        places = {each: f"?{place}" for place, each in enumerate((key, number, *rest), 1)}
+        source = ""
+    else:
+        places = {each: f"given.{each}" for each in (key, number, *rest)}
+        source = f" FROM ({_given([table.columns[each] for each in names], dialect)}) AS given"
+    values = ", ".join(f"{each} = {places[each]}" for each in (number, *rest))
+    return (
+        f"UPDATE {name} SET {values}{source}"  # noqa: S608 - the model's own names
+        f" WHERE {name}.{key} = {places[key]} AND {name}.{number} < {places[number]}"
+    )
+
+
+def _given(columns: Sequence[Column[Any]], dialect: Dialect) -> str:
+    name_of = dialect.identifier_preparer.quote
+    values = ", ".join(
+        f"{_value(each, place, dialect)} AS {name_of(each.name)}" for place, each in enumerate(columns)
+    )
+    return f"SELECT {values} FROM jsonb_array_elements(CAST(%s AS JSONB)) AS rows_given(item)"  # noqa: S608
+
+
+def _value(column: Column[Any], place: int, dialect: Dialect) -> str:
+    text = f"item ->> {place}"
+    if isinstance(column.type, String):
+        return text  # cast to VARCHAR(n) it would be cut off instead of refused
+    if isinstance(column.type, LargeBinary):
+        return f"decode({text}, 'hex')"
+    if isinstance(column.type, Time):
+        text = f"({text}) || '+00'"
+    return f"CAST({text} AS {column.type.compile(dialect)})"

@@ -15,7 +15,7 @@ COMMANDS: Final = (
     *("PING", "INFO", "TIME", "EVAL x 0", "EVALSHA x 0"),
     *("GET KEY", "SET KEY x", "DEL KEY", "EXISTS KEY", "PEXPIREAT KEY 1"),
     *("HGET KEY x", "HSET KEY x x", "HMGET KEY x", "HGETALL KEY"),
-    *("XADD KEY * x x", "XLEN KEY", "XRANGE KEY - +", "XDEL KEY 1", "XTRIM KEY MAXLEN 1"),
+    *("XADD KEY * x x", "XLEN KEY", "XRANGE KEY - +", "XTRIM KEY MAXLEN 1"),
 )
 
 Fault = tuple[str, str]  # what is wrong, what to do

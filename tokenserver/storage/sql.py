@@ -27,7 +27,7 @@ from tokenserver.signals import metrics
 if TYPE_CHECKING:
     from tokenserver.storage.connections import Gate
 
-__all__ = ["Base", "Database", "Transaction", "db", "new_id", "unhurried", "utc_now", "when_ended"]
+__all__ = ["Base", "Database", "Transaction", "db", "new_id", "new_id_text", "unhurried", "utc_now", "when_ended"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ UNKNOWN_SQLSTATE: Final = "40003"
 MAX_TRIES: Final = 6
 UNHURRIED_SECONDS: Final = 1800
 SQLITE_SECONDS: Final = 5  # that a writer waits for its turn
+VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _ENDED: Final = "when_ended"
 
 
@@ -77,6 +78,12 @@ db = SQLAlchemy(metadata=Base.metadata)
 def new_id() -> UUID:
     """Random keys spread the writes of a distributed database; a sequence makes one hot range of it."""
     return UUID(bytes=random_bytes(), version=4)
+
+
+def new_id_text() -> str:
+    """Its text, for a third of the price (RFC 9562 section 5.4: version 4, variant 10)."""
+    digits = random_bytes().hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 def when_ended(tx: Transaction, callback: Callable[[bool | None], None]) -> None:
@@ -243,8 +250,6 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
         "pool_size": settings.threads + 2,
         "max_overflow": 2,
         "pool_timeout": 2,
-        # One round trip for a hundred updates of a kind, such as checkpoints of families; nobody counts their rows.
-        "executemany_mode": "values_plus_batch",
         "connect_args": connect_arguments(settings.sqlalchemy_url, settings.database_timeout),
     }
 

@@ -4,15 +4,18 @@ What it writes only ever grows, so it may write twice, late, or beside another d
 """
 
 import logging
+import re
 import secrets
-from datetime import UTC, datetime
-from typing import Final, cast
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Table
 
+from tokenserver.storage import stream
+from tokenserver.storage.bulk import raise_rows, time_text
 from tokenserver.storage.feed import Feed
-from tokenserver.storage.redis import RedisReplaced, UnknownContent
+from tokenserver.storage.redis import RedisReplaced
+from tokenserver.storage.sql import Base
 from tokenserver.tokens.models import RefreshFamily
 from tokenserver.tokens.refresh_token import rotations_key
 from tokenserver.tokens.sessions import Sessions
@@ -21,7 +24,10 @@ LEASE_BUCKET: Final = 0
 LEASE_KEY: Final = "ts:{0}:drainer"
 LEASE_MS: Final = 600
 BATCH: Final = 1000
-FIRST: Final = (0, datetime.fromtimestamp(0, UTC))
+TABLE: Final[Table] = Base.metadata.tables[RefreshFamily.__tablename__]
+COLUMNS: Final = ("id", "generation", "rotated_at")
+FIRST: Final = (0, "")
+IS_FAMILY: Final = re.compile("[0-9a-f]{32}").fullmatch
 
 logger = logging.getLogger("tokenserver.tokens")
 
@@ -53,53 +59,33 @@ class Checkpoints:
         return self._feed.in_every_bucket(self._drain) if self.leads() else 0
 
     def _drain(self, bucket: int) -> int:
-        key = rotations_key(bucket)
-        try:
-            items = self._store.ask(
-                bucket, lambda c: cast("list[tuple[str, dict[str, str]]]", c.xrange(key, count=BATCH))
-            )
-            if items:
-                self._write([fields for _, fields in items])
-                self._store.ask(bucket, lambda c: c.xdel(key, *(item_id for item_id, _ in items)))
-        except RedisReplaced:
-            self._feed.sync(bucket)
-            return 0
-        except UnknownContent:
-            logger.error("the rotations in Redis aren't as this server writes them")  # noqa: TRY400
-            self._store.ask(bucket, lambda c: c.delete(key))
-            return 0
-        return len(items)
+        return stream.carry(self._feed, bucket, rotations_key(bucket), BATCH, self._write)
 
-    def _write(self, events: list[dict[str, str]]) -> None:
-        newest: dict[UUID, tuple[int, datetime]] = {}
+    def _write(self, items: list[stream.Item]) -> None:
+        newest: dict[str, tuple[int, str]] = {}
         ended: list[UUID] = []
-        for event in events:
+        for _, event in items:
             try:
-                family = UUID(event["f"])
+                family = event["f"]
+                if not IS_FAMILY(family):
+                    raise ValueError("no id of a family")
                 if "g" in event:
                     newest[family] = max(newest.get(family, FIRST), _generation(event))
                 if "d" in event:
-                    ended.append(family)
+                    ended.append(UUID(family))
             except (KeyError, ValueError, OverflowError, OSError):
                 logger.exception("a rotation in Redis can't be read and is dropped")
-        rows = [{"family": family, "to": to, "at": at} for family, (to, at) in newest.items()]
-        if rows:
-            table = RefreshFamily.__table__
-            statement = (
-                update(RefreshFamily)
-                .where(table.c.id == bindparam("family"), table.c.generation < bindparam("to"))
-                .values(generation=bindparam("to"), rotated_at=bindparam("at"))
-                .execution_options(synchronize_session=None)
-            )
-            self._feed.database.write(lambda tx: tx.connection().execute(statement, rows))
+        if newest:
+            rows = [(family, *newest[family]) for family in sorted(newest)]
+            self._feed.database.write(lambda tx: raise_rows(tx.connection(), TABLE, COLUMNS, rows))
         # The request that met the reuse ends the family itself; here is who finishes when it was killed midway.
-        for family in ended:
-            self._sessions.end_reused(family)
+        for family_id in ended:
+            self._sessions.end_reused(family_id)
 
 
-def _generation(event: dict[str, str]) -> tuple[int, datetime]:
-    """And since when. Raises ValueError for what is none."""
+def _generation(event: dict[str, str]) -> tuple[int, str]:
+    """And since when, as text. Raises ValueError for what is none."""
     generation = int(event["g"])
     if generation >= 1 << 31:
         raise ValueError("beyond what a column holds")
-    return generation, datetime.fromtimestamp(int(event["r"]) / 1000, UTC)
+    return generation, time_text(int(event["r"]) * 1000)

@@ -101,9 +101,7 @@ class Pages:
         """What a form leads to."""
         return self._adding(rule, needs, most)
 
-    def _adding(
-        self, rule: str, needs: str | None, most: int, *, is_part: bool = False
-    ) -> Callable[[View], View]:
+    def _adding(self, rule: str, needs: str | None, most: int, *, is_part: bool = False) -> Callable[[View], View]:
         def add(view: View) -> View:
             self.pages.append(Page(rule, needs, most, view, is_part))
             return view
