@@ -2,7 +2,7 @@ import json
 from hashlib import sha256
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenserver.audit.chain import link_hash
@@ -19,6 +19,7 @@ DETAILS = st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.in
     st.lists(TEXTS, min_size=10, max_size=10),
     DETAILS,
 )
+@example(bytes(32), UUID(int=1), UUID(int=2), 3, [None] * 10, {"a": 1e-7, "b": 1e16, "c": 1.5, "d": 1 << 70})
 def test_the_hash_is_that_of_the_documented_text(
     before: bytes, chain: UUID, event_id: UUID, at: int, texts: list[str | None], details: dict[str, object]
 ):
