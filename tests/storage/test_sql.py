@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from tokenserver.app import rooms_of
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.storage import sql
-from tokenserver.storage.sql import MAX_TRIES, Database, unhurried, when_ended
+from tokenserver.storage.sql import MAX_TRIES, Database, new_id_text, unhurried, when_ended
 
 
 @pytest.fixture
@@ -229,3 +230,13 @@ def test_a_database_that_is_away_is_unavailable():
     with pytest.raises(StoreUnavailable):
         database.read(lambda tx: tx.execute(sa.text("SELECT 1")))
     assert time.monotonic() - started < 10
+
+
+def test_an_id_as_text():
+    """RFC 9562 section 5.4."""
+    texts = {new_id_text() for _ in range(1000)}
+    assert len(texts) == 1000
+    ids = [uuid.UUID(text) for text in texts]
+    assert {str(each) for each in ids} == texts
+    assert {(each.version, each.variant) for each in ids} == {(4, uuid.RFC_4122)}
+    assert {text[19] for text in texts} == set("89ab")
