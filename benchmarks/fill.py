@@ -9,7 +9,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg2
+from hiredis import pack_command
+from redis.client import NEVER_DECODE
 
+from tokenserver.tokens.family_hash import FIELDS, FamilyHash
 from tokenserver.tokens.refresh_family import Family
 
 CHUNK: Final = 10_000
@@ -64,15 +67,14 @@ class Filler:
         connection.close()
         return found
 
-    def people(self, username: str, family_id: UUID, count: int, secret: bytes) -> None:
+    def people(self, username: str, template: Family, count: int, secret: bytes) -> None:
         """So many users like this one, each with a session and a family like this one, in SQL and in Redis.
 
         `secret`: of the ring, for the MACs of families.
         """
         user = f"t.username = '{username}'"
         of_user = f"t.user_id = (SELECT id FROM users t WHERE {user})"
-        family = f"t.id = '{family_id}'"
-        session = f"t.id = (SELECT session_id FROM refresh_families WHERE id = '{family_id}')"
+        family, session = f"t.id = '{template.id}'", f"t.id = '{template.session_id}'"
         name, mail = "'person' || g", "'person' || g || '@example.org'"
         names = {"username": name, "username_key": name, "email": mail, "email_key": mail}
         person, sid, fid = sql_id(USER), sql_id(SESSION), sql_id(FAMILY)
@@ -84,23 +86,22 @@ class Filler:
                 pool.submit(self.copy, "sessions", session, count, id=sid, user_id=person, cookie_digest="NULL"),
                 pool.submit(self.copy, "refresh_families", family, count, id=fid, user_id=person, session_id=sid),
             ]
-            self._families(family_id, count, secret)
+            self._families(template, count, secret)
             for each in done:
                 each.result()
         self.ask("ANALYZE")
 
-    def _families(self, family_id: UUID, count: int, secret: bytes) -> None:
-        [key] = self.redis.keys(f"ts:*:f:{family_id.hex}")
-        stem = key.removesuffix(family_id.hex)
-        fields = self.redis.hgetall(key)
+    def _families(self, template: Family, count: int, secret: bytes) -> None:
+        [key] = self.redis.keys(f"ts:*:f:{template.id.hex}")
+        stem = key.removesuffix(template.id.hex)
+        found = FamilyHash.read(self.redis.execute_command("HMGET", key, *FIELDS, **{NEVER_DECODE: True}))
         left = self.redis.pttl(key)
-        template = Family.from_hash(family_id, fields)
         with _silent(self.redis) as connection:
             for first in range(1, count + 1, CHUNK):
                 numbers = range(first, min(first + CHUNK, count + 1))
-                connection.sendall(b"".join(_family(template, stem, fields, left, secret, n) for n in numbers))
+                connection.sendall(b"".join(_family(template, stem, found, left, secret, n) for n in numbers))
             # Answered when all before it was done.
-            connection.sendall(_command("CLIENT", "REPLY", "ON"))
+            connection.sendall(pack_command(("CLIENT", "REPLY", "ON")))
             assert connection.recv(64) == b"+OK\r\n"
 
     def backlog(self, first: int, last: int, event: str, now_ms: int) -> None:
@@ -127,22 +128,15 @@ class Filler:
         self.ask("ANALYZE")
 
 
-def _family(template: Family, stem: str, fields: dict[str, str], left: int, secret: bytes, number: int) -> bytes:
+def _family(template: Family, stem: str, found: FamilyHash, left: int, secret: bytes, number: int) -> bytes:
     """What writes the family of this number as the server would: its first generation, with its MAC."""
     ids = {
         name: numbered(kind, number) for name, kind in (("id", FAMILY), ("session_id", SESSION), ("user_id", USER))
     }
     family = replace(template, **ids)
     key = stem + family.id.hex
-    state = ("e", fields["e"], "g", "1", "r", fields["r"], "h", family.mac(secret, 1))
-    return _command("HSET", key, *state, *family.to_hash()) + _command("PEXPIRE", key, str(left))
-
-
-def _command(*words: str) -> bytes:
-    """As Redis reads it."""
-    parts = [f"*{len(words)}\r\n"]
-    parts += [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-    return "".join(parts).encode()
+    state = found._replace(generation=1, mac=family.mac(secret, 1)).state()
+    return pack_command(("HSET", key, "s", state, "f", family.packed())) + pack_command(("PEXPIRE", key, left))
 
 
 @contextmanager
@@ -150,7 +144,7 @@ def _silent(client: Any) -> Iterator[socket.socket]:
     """A connection to the same Redis and database that answers nothing."""
     where = client.connection_pool.connection_kwargs
     with socket.create_connection((where["host"], where["port"])) as connection:
-        connection.sendall(_command("SELECT", str(where["db"])))
+        connection.sendall(pack_command(("SELECT", where["db"])))
         assert connection.recv(64) == b"+OK\r\n"
-        connection.sendall(_command("CLIENT", "REPLY", "OFF"))
+        connection.sendall(pack_command(("CLIENT", "REPLY", "OFF")))
         yield connection

@@ -18,6 +18,7 @@ from benchmarks.plans import FORM, PASSWORD, Plan, Plans, basic, request_text
 from benchmarks.rounds import Cell, Ended, Selection, print_progress
 from tokenserver.app import create_app, rooms_of
 from tokenserver.config import Settings
+from tokenserver.tokens.refresh_family import Family
 
 CLIENTS: Final = (10, 100_000)
 ROLES: Final = (1, 100, 9_000)
@@ -35,7 +36,7 @@ SAME_PATHS: Final = ("client_credentials", "refresh", "password", "/users/me")
 @dataclass
 class Site:
     """A deployment with so many users, each with a live family, and so many clients. `issue`: a refresh token;
-    `secret`: of the ring, for what Redis holds of a family.
+    `find`: a family; `secret`: of the ring, for what Redis holds of it.
 
     `left`: numbers of families whose first token wasn't used yet.
     """
@@ -45,6 +46,7 @@ class Site:
     deployment: Deployment
     plans: Plans
     issue: Callable[[UUID, int], str]
+    find: Callable[[UUID], Family | None]
     secret: bytes
     left: Iterator[int]
     family_bytes: float | None = None
@@ -55,7 +57,8 @@ class Site:
         rooms = rooms_of(create_app(Settings.load(deployment.environment)))
         secret = rooms.keys.secrets("refresh_token")[0]
         left = iter(range(1, people + 1))
-        return cls(people, clients, deployment, plans, rooms.refresh_tokens.issue, secret, left)
+        refresh_tokens = rooms.refresh_tokens
+        return cls(people, clients, deployment, plans, refresh_tokens.issue, refresh_tokens.find, secret, left)
 
     @property
     def has_roles(self) -> bool:
@@ -71,7 +74,9 @@ class Site:
         if self.people > 1:
             before = self._redis_bytes()
             family_id = filler.ask("SELECT id FROM refresh_families WHERE scope = 'posts:create' LIMIT 1")
-            filler.people("bench", UUID(str(family_id)), self.people, self.secret)
+            family = self.find(UUID(str(family_id)))
+            assert family is not None
+            filler.people("bench", family, self.people, self.secret)
             self.family_bytes = (self._redis_bytes() - before) / self.people
         filler.clients(self.plans.kits["RS256"].service_id, self.clients)
         self.deployment.stop()

@@ -43,7 +43,7 @@ def test_a_pickle_in_every_value_is_bytes(api: Api, rooms: Rooms, tmp_path: Path
         count += len(fields)
         for field in fields:
             store.hset(key, field, planted)
-    assert count > 5
+    assert count >= 5
     assert api.me(tokens["access_token"]).status_code == 200
     assert api.refresh(tokens["refresh_token"]).status_code == 200
     for path in ("/login", "/device", "/readyz"):

@@ -8,9 +8,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import redis
+from hiredis import pack_command
 
 from tests.redis_servers import Single
-from tokenserver.storage.redis_client import HeldConnections
+from tokenserver.storage.redis_client import HeldConnections, Undecoded
+from tokenserver.storage.redis_location import OPTIONS
 
 
 @pytest.fixture
@@ -106,3 +108,18 @@ def test_nobody_waits_for_a_second_time_out(own_redis):
             own_redis.resume()
         assert made.trips == [1]
         assert made.client.send("ECHO", "on time") == b"on time"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_each_gets_text_or_bytes_as_it_asked(tls: bool):
+    """In the same trip, by the socket itself and through redis-py."""
+    with Single(unix=not tls, tls=tls) as server:
+        client = HeldConnections.to(server.url(), **OPTIONS)
+        client.send("SET", "k", b"\xff\x00k")
+        assert client.send_for_bytes("GET", "k") == b"\xff\x00k"
+        assert client.send_for_bytes("MGET", "k", "nothing") == [b"\xff\x00k", None]
+        ask = pack_command(("GET", "k"))
+        assert client._exchange([ask, Undecoded(ask), ask]) == ["\ufffd\0k", b"\xff\x00k", "\ufffd\0k"]
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            client.send_for_bytes("HMGET", "k", "f")
+        client.close()

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select, update
 
+from tests.families import Writer
 from tests.redis_access import forget_states, raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.errors import Refused
@@ -102,11 +103,9 @@ class FamilyMachine(RuleBasedStateMachine):
     def time_passes(self):
         """The grace is over, whoever remembers when it began."""
         self.drain()
-        raw_redis(self.rooms.store).eval(
-            "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'r', -60000) end",
-            1,
-            self.rooms.feed.family_key(self.family_id),
-        )
+        writer = Writer(self.rooms)
+        if writer.read(self.family_id).mac:
+            writer.age(self.family_id, 60_000)
         at = self.rooms.database.read(lambda tx: tx.get(RefreshFamily, self.family_id)).rotated_at
         statement = (
             update(RefreshFamily)
@@ -153,17 +152,15 @@ class FamilyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.redis is not None and not self.ended)
     @rule()
     def redis_is_copied(self):
-        self.saved = raw_redis(self.rooms.store).hgetall(self.rooms.feed.family_key(self.family_id)), self.redis
+        self.saved = Writer(self.rooms).fields(self.family_id), self.redis
 
     @precondition(lambda self: self.saved is not None and not self.ended)
     @rule()
     def redis_goes_back(self):
         """A failover to a replica that lagged, which its new connections give away."""
         fields, generation = self.saved
-        client = raw_redis(self.rooms.store)
         forget_states(self.rooms.store)
-        client.delete(self.rooms.feed.family_key(self.family_id))
-        client.hset(self.rooms.feed.family_key(self.family_id), mapping=fields)
+        Writer(self.rooms).write(self.family_id, fields)
         self.redis, self.verified = generation, False
 
     # What must hold whatever happens

@@ -8,12 +8,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
+from tests.families import Writer
 from tests.redis_access import forget_states, raw_redis
 from tokenserver.app import rooms_of
 from tokenserver.audit.models import AuditEvent
 from tokenserver.audit.trail import FULL, events_key
 from tokenserver.storage.feed import now_ms, state_key
 from tokenserver.tokens import checkpoints
+from tokenserver.tokens.family_hash import short
 from tokenserver.tokens.models import RefreshFamily, Session
 from tokenserver.tokens.refresh_family import Outcome
 from tokenserver.tokens.refresh_token import rotations_key
@@ -39,7 +41,7 @@ def is_refused(response):
 
 def age(rooms, token, *, ms):
     """Let the last rotation of a token's family lie further back."""
-    raw_redis(rooms.store).hincrby(rooms.feed.family_key(family_of(rooms, token)), "r", -ms)
+    Writer(rooms).age(token, ms)
 
 
 class TestToken:
@@ -77,9 +79,11 @@ class TestToken:
     def test_redis_holds_nothing_that_can_be_spent(self, api, rooms):
         token = api.signed_in()["refresh_token"]
         refreshed(api, token)
-        dump = repr([raw_redis(rooms.store).hgetall(key) for key in raw_redis(rooms.store).keys("ts:*f:*")])
-        assert family_of(rooms, token).hex in repr(raw_redis(rooms.store).keys("ts:*f:*"))
-        assert token[25:] not in dump
+        assert raw_redis(rooms.store).keys("ts:*f:*") == [Writer(rooms).key(token)]
+        dump = b"".join(Writer(rooms).fields(token).values())
+        mac = base64.urlsafe_b64decode(token.removeprefix("rt_") + "==")[20:]
+        assert not any(mac[i : i + 8] in dump for i in range(25))
+        assert token[25:].encode() not in dump
 
 
 class TestRotation:
@@ -93,16 +97,10 @@ class TestRotation:
 
     def test_the_hash_in_redis_does_not_grow(self, api, rooms):
         token = api.signed_in()["refresh_token"]
-        key = rooms.feed.family_key(family_of(rooms, token))
-        token = refreshed(api, token)["refresh_token"]
-        before = len(raw_redis(rooms.store).hgetall(key))
+        before = {name: len(value) for name, value in Writer(rooms).fields(token).items()}
         for _ in range(5):
             token = refreshed(api, token)["refresh_token"]
-        assert len(raw_redis(rooms.store).hgetall(key)) == before
-
-    def test_a_family_fits_into_300_bytes_of_redis(self, api, rooms):
-        token = api.signed_in()["refresh_token"]
-        assert raw_redis(rooms.store).memory_usage(rooms.feed.family_key(family_of(rooms, token))) <= 300
+        assert {name: len(value) for name, value in Writer(rooms).fields(token).items()} == before
 
     def test_concurrent_use_gives_one_successor(self, apps, api):
         """Two tabs, two egress addresses, one lost answer: nobody is signed out, nothing forks."""
@@ -173,10 +171,10 @@ class TestGrace:
         bucket = rooms.feed.bucket_of(family.id)
         keys = [rooms.feed.family_key(family.id), state_key(bucket), rotations_key(bucket), events_key(bucket)]
         arguments = [*rooms.feed.known()[bucket], 1, 10_000, family.id.hex, "merged", "[]", FULL]
-        arguments += [family.expires_at, family.idle_lifetime, "", ""]
-        before = raw_redis(rooms.store).hgetall(keys[0])
+        arguments += [family.expires_at, family.idle_lifetime, "", "", short(rooms.feed.epoch(bucket))]
+        before = Writer(rooms).fields(family.id)
         assert rooms.store.run_script(bucket, "rotate", keys, [*arguments, now_ms() - 1])[0] == "late"
-        assert raw_redis(rooms.store).hgetall(keys[0]) == before
+        assert Writer(rooms).fields(family.id) == before
         refreshed(api, successor)
         # The same in time is the theft that it looks like.
         assert rooms.store.run_script(bucket, "rotate", keys, [*arguments, now_ms() + 60_000])[0] == "reused"
@@ -332,34 +330,31 @@ class TestLostWrites:
 
     def test_fast_forward(self, api, rooms):
         token = api.signed_in()["refresh_token"]
-        key = rooms.feed.family_key(family_of(rooms, token))
-        old = raw_redis(rooms.store).hgetall(key)
+        old = Writer(rooms).fields(token)
         for _ in range(3):
             token = refreshed(api, token)["refresh_token"]
-        raw_redis(rooms.store).hset(key, mapping=old)  # a failover to a replica that lagged
+        Writer(rooms).write(token, old)  # a failover to a replica that lagged
         assert generation_of(rooms, refreshed(api, token)["refresh_token"]) == 5
 
     def test_the_checkpoint_stops_what_was_consumed_before_it(self, api, rooms):
         chain = [api.signed_in()["refresh_token"]]
-        key = rooms.feed.family_key(family_of(rooms, chain[0]))
-        old = raw_redis(rooms.store).hgetall(key)
+        old = Writer(rooms).fields(chain[0])
         for _ in range(5):
             chain.append(refreshed(api, chain[-1])["refresh_token"])
         rooms.checkpoints.drain()
-        raw_redis(rooms.store).hset(key, mapping=old)
+        Writer(rooms).write(chain[0], old)
         assert is_refused(api.refresh(chain[3]))
         assert is_refused(api.refresh(chain[5]))  # reuse ended the family
 
     def test_what_is_current_in_an_old_copy_was_consumed(self, api, rooms):
         """The copy looks whole: only the epoch says that its families were not compared with SQL."""
         chain = [api.signed_in()["refresh_token"]]
-        key = rooms.feed.family_key(family_of(rooms, chain[0]))
-        old = raw_redis(rooms.store).hgetall(key)
+        old = Writer(rooms).fields(chain[0])
         for _ in range(3):
             chain.append(refreshed(api, chain[-1])["refresh_token"])
         rooms.checkpoints.drain()
         forget_states(rooms.store)
-        raw_redis(rooms.store).hset(key, mapping=old)
+        Writer(rooms).write(chain[0], old)
         assert is_refused(api.refresh(chain[0]))
         assert is_refused(api.refresh(chain[3]))
 

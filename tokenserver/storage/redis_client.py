@@ -25,6 +25,12 @@ READ_BYTES: Final = 65536
 TIMEVAL: Final = struct.Struct("ll")
 
 
+class Undecoded(bytes):
+    """A packed command whose reply is bytes, not text."""
+
+    __slots__ = ()
+
+
 class HeldConnections(redis.Redis):
     """Commands take the connection that was given back last. There are as many as were ever needed at a time."""
 
@@ -55,6 +61,11 @@ class HeldConnections(redis.Redis):
         """The reply as it came, decoded. Together with what other threads send just now."""
         self._in_this_process()
         return _raised(self._trips.ask(pack_command(command)))
+
+    def send_for_bytes(self, *command: Any) -> Any:
+        """Like `send`, and what is text in the reply is bytes."""
+        self._in_this_process()
+        return _raised(self._trips.ask(Undecoded(pack_command(command))))
 
     def _in_this_process(self) -> None:
         if self._process != os.getpid():  # forked since: the connections are the parent's, and so are their answers
@@ -125,7 +136,7 @@ class Line:
             self._socket, self._reader = line, parser._reader  # noqa: SLF001
 
     def exchange(self, commands: Sequence[bytes]) -> list[Any]:
-        """The replies, decoded; a refusal is one of them. Raises what redis-py raises when there are none; then the
+        """The replies; a refusal is one of them. Raises what redis-py raises when there are none; then the
         line is dead."""
         try:
             if self._socket is None:
@@ -150,11 +161,11 @@ class Line:
     def _through_connection(self, commands: Sequence[bytes]) -> list[Any]:
         # Connects first where it isn't: a command that failed left it so.
         self.connection.send_packed_command(commands, check_health=False)
-        return [self._read() for _ in commands]
+        return [self._read(type(command) is Undecoded) for command in commands]
 
-    def _read(self) -> Any:
+    def _read(self, is_undecoded: bool) -> Any:  # noqa: FBT001
         try:
-            return self.connection.read_response()
+            return self.connection.read_response(disable_decoding=is_undecoded)
         except redis.ResponseError as refusal:
             return refusal
 
@@ -163,7 +174,7 @@ class Line:
         line.sendall(commands[0] if len(commands) == 1 else b"".join(commands))
         replies: list[Any] = []
         while True:
-            while (reply := reader.gets()) is not NOT_ENOUGH_DATA:
+            while (reply := reader.gets(type(commands[len(replies)]) is not Undecoded)) is not NOT_ENOUGH_DATA:
                 replies.append(reply)
                 if len(replies) == len(commands):
                     return replies

@@ -14,7 +14,7 @@ KEEPS: Final = "noeviction"
 COMMANDS: Final = (
     *("PING", "INFO", "TIME", "EVAL x 0", "EVALSHA x 0"),
     *("GET KEY", "SET KEY x", "DEL KEY", "EXISTS KEY", "PEXPIREAT KEY 1"),
-    *("HGET KEY x", "HSET KEY x x", "HMGET KEY x", "HGETALL KEY"),
+    *("HGET KEY x", "HSET KEY x x", "HMGET KEY x"),
     *("XADD KEY * x x", "XLEN KEY", "XRANGE KEY - +", "XTRIM KEY MAXLEN 1"),
 )
 

@@ -1,19 +1,24 @@
-"""What a refresh family is, how it lies in Redis, and the MAC that says that this server wrote it there."""
+"""What a refresh family is, how it is packed for Redis, and the MAC that says that this server wrote it there."""
 
 import hashlib
 import hmac
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, field
+import struct
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import orjson
+
 from tokenserver.tokens.models import RefreshFamily, Session
 
 # RFC 2104 section 5: half of the hash, and no less than 80 bits.
 MAC_BYTES: Final = 16
+TERMS_BYTES: Final = 8
+# User, session, `authenticated_at`, `expires_at`.
+OWN: Final = struct.Struct("16s16s6s6s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +45,39 @@ class Family:
     digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        text = json.dumps([self.id.hex, *self.to_hash()])
-        object.__setattr__(self, "digest", hashlib.sha256(text.encode()).digest())
+        everything = self.id.bytes + self._own() + self._terms()
+        object.__setattr__(self, "digest", hashlib.sha256(everything).digest())
 
-    def mac(self, secret: bytes, generation: int) -> str:
+    def _own(self) -> bytes:
+        moments = self.authenticated_at.to_bytes(6), self.expires_at.to_bytes(6)
+        return OWN.pack(self.user_id.bytes, self.session_id.bytes, *moments)
+
+    def _terms(self) -> bytes:
+        """A digest of what is the same in many families."""
+        terms = (self.client_id, self.scope, self.audience, self.amr, self.idle_lifetime, self.binding, self.claims)
+        return hashlib.sha256(orjson.dumps(terms)).digest()
+
+    def mac(self, secret: bytes, generation: int) -> bytes:
         """Of the family with this generation. It stands in Redis beside them, and proves that they belong together
         and were written by who has the ring."""
-        mac = hmac.digest(secret, b"family" + self.digest + generation.to_bytes(8), hashlib.sha256)
-        return urlsafe_b64encode(mac[:MAC_BYTES]).rstrip(b"=").decode()
+        message = b"family" + self.digest + generation.to_bytes(8)
+        return hmac.digest(secret, message, hashlib.sha256)[:MAC_BYTES]
 
-    def to_hash(self) -> list[str]:
-        """Fields for Redis; few and short ones, since there may be millions of families. Beyond 64 characters
-        (`hash-max-listpack-value`) one would double what a family takes."""
-        packed = self.user_id.bytes + self.session_id.bytes + self.authenticated_at.to_bytes(6)
-        packed += self.expires_at.to_bytes(6) + (self.idle_lifetime // 1000).to_bytes(4)
-        fields = ["u", urlsafe_b64encode(packed).decode(), "c", self.client_id]
-        fields += ["a", f"{' '.join(self.amr)}\n{' '.join(self.audience)}"]
-        for name, value in (("o", self.scope), ("b", self.binding), ("q", self.claims)):
-            fields += [] if value is None else [name, value]
-        return fields
+    def packed(self) -> bytes:
+        """For Redis: what is its own, and by what name the rest is known (`terms_of`). Its size depends on nothing,
+        and is small, since there may be millions of families."""
+        return self._own() + self._terms()[:TERMS_BYTES]
 
-    @classmethod
-    def from_hash(cls, family_id: UUID, fields: dict[str, str]) -> "Family":
-        """Raises KeyError, ValueError for what `to_hash` never wrote."""
-        packed = urlsafe_b64decode(fields["u"])
-        amr, _, audience = fields["a"].partition("\n")
-        return cls(
+    def unpack(self, family_id: UUID, packed: bytes) -> "Family":
+        """Another one with the terms of this one. Raises struct.error for what `packed` never wrote."""
+        user, session, authenticated_at, expires_at = OWN.unpack(packed[:-TERMS_BYTES])
+        return replace(
+            self,
             id=family_id,
-            user_id=UUID(bytes=packed[:16]),
-            session_id=UUID(bytes=packed[16:32]),
-            authenticated_at=int.from_bytes(packed[32:38]),
-            expires_at=int.from_bytes(packed[38:44]),
-            idle_lifetime=int.from_bytes(packed[44:48]) * 1000,
-            client_id=fields["c"],
-            amr=tuple(amr.split()),
-            audience=tuple(audience.split()),
-            scope=fields.get("o"),
-            binding=fields.get("b"),
-            claims=fields.get("q"),
+            user_id=UUID(bytes=user),
+            session_id=UUID(bytes=session),
+            authenticated_at=int.from_bytes(authenticated_at),
+            expires_at=int.from_bytes(expires_at),
         )
 
     @classmethod
@@ -122,6 +122,11 @@ class Checkpoint(NamedTuple):
     def drop_at(self) -> int:
         """When it ends by itself if nobody uses it."""
         return min(self.family.expires_at, self.rotated_at + self.family.idle_lifetime)
+
+
+def terms_of(packed: bytes) -> bytes:
+    """The name of what is the same in all families in whose `packed` it stands."""
+    return packed[-TERMS_BYTES:]
 
 
 def ms(moment: datetime) -> int:

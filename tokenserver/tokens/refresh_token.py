@@ -19,6 +19,7 @@ from tokenserver.signals import metrics
 from tokenserver.storage.cache import Cache
 from tokenserver.storage.feed import Feed, Known, Mark, now_ms, state_key
 from tokenserver.storage.redis import RedisReplaced
+from tokenserver.tokens.family_hash import short
 from tokenserver.tokens.family_stores import FamilyStores
 from tokenserver.tokens.refresh_family import Checkpoint, Family, Outcome, ms
 
@@ -127,6 +128,8 @@ class RefreshTokens:
                 checkpoint = self._stores.read_sql(family.id)
             except StoreUnavailable:
                 outcome, live = self._rotate(family, generation, known[bucket], event, "away")
+                if outcome == "unverified":
+                    raise
             else:
                 refusal = self._stores.merge(checkpoint) if checkpoint else Outcome.ENDED
                 if checkpoint is None or refusal is not None:
@@ -134,9 +137,8 @@ class RefreshTokens:
                 self._families.put(family.id, checkpoint.family, self._families.ticket())
                 outcome, live = self._rotate(checkpoint.family, generation, known[bucket], event, "merged")
                 metrics.families_rebuilt.count(by=outcome != Outcome.REUSED)
-        if outcome == "unverified":
-            raise StoreUnavailable("redis", "a family vanishes as soon as it is restored")
-        if outcome == Outcome.STALE:
+        # `unverified` again: a process of another version put it there in its form at this very moment (ADR 0030).
+        if outcome in {"unverified", Outcome.STALE}:
             return self._stale(bucket)
         result = Outcome(outcome)
         if result in {Outcome.ROTATED, Outcome.REPLAYED, Outcome.FAST_FORWARDED}:
@@ -149,8 +151,8 @@ class RefreshTokens:
         keys = [self._feed.family_key(family.id), state_key(bucket), rotations_key(bucket), events_key(bucket)]
         arguments = [*known, generation, self._grace_ms, family.id.hex, asked, event, FULL]
         arguments += [family.expires_at, family.idle_lifetime]
-        arguments += [" ".join(family.mac(secret, generation) for secret in secrets)]
-        arguments += [family.mac(secrets[0], generation + 1)]
+        arguments += [b"".join(family.mac(secret, generation) for secret in secrets)]
+        arguments += [family.mac(secrets[0], generation + 1), short(known.epoch)]
         try:
             outcome, live = cast("tuple[str, int]", self._store.run_in_time(bucket, "rotate", keys, arguments))
         except RedisReplaced:
