@@ -39,7 +39,7 @@ EXPIRY, TABLES = 32, 2 * (8 + 16)
 
 
 @pytest.mark.parametrize("length", [1, 64])
-def test_a_family_takes_less_than_300_bytes_whatever_it_is_for(api: Api, rooms: Rooms, writer: Writer, length: int):
+def test_a_family_takes_300_bytes_at_most_whatever_it_is_for(api: Api, rooms: Rooms, writer: Writer, length: int):
     api.register()
     user_id = rooms.database.read(lambda tx: tx.scalar(select(User.id))) or pytest.fail("nobody")
     client_id = "c" * length
@@ -52,7 +52,7 @@ def test_a_family_takes_less_than_300_bytes_whatever_it_is_for(api: Api, rooms: 
 
     family, started_at = rooms.database.write(start)
     rooms.refresh_tokens.publish(family, started_at)
-    assert writer.redis.memory_usage(writer.key(family.id)) + EXPIRY + TABLES <= 290
+    assert writer.redis.memory_usage(writer.key(family.id)) + EXPIRY + TABLES <= 300
 
 
 # The version before: a hash of other fields
@@ -178,7 +178,8 @@ def test_of_each_terms_sql_is_asked_once(api: Api, apps: Apps, writer: Writer, q
     tokens = [api.signed_in(name)["refresh_token"] for name in ("ann", "bob", "eve")]
     app = apps()
     other = rooms_of(app)
-    other.feed.sync()
+    for bucket in other.store.buckets:
+        other.feed.sync(bucket)
     asked = []
     for token in tokens:
         with queries(app) as counter:

@@ -199,6 +199,8 @@ def test_introspection_believes_no_copy_of_another_epoch(api: Api, confidential:
     live = granted(api.token(confidential, grant_type="refresh_token", refresh_token=consumed))["refresh_token"]
     writer.rooms.checkpoints.drain()
     forget_states(writer.rooms.store)
+    for bucket in writer.rooms.store.buckets:
+        writer.rooms.feed.sync(bucket)
     writer.write(consumed, copy)
     assert granted(api.introspect(confidential, consumed)) == {"active": False}
     assert granted(api.introspect(confidential, live))["active"] is True
