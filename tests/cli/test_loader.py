@@ -44,6 +44,20 @@ def test_the_program_is_there_but_not_what_only_a_start_needs(loader: Loader):
     assert found & (later | never) == set()
 
 
+def test_making_an_application_loads_nothing_more(loader: Loader, tmp_path: Path):
+    """Each worker would have it for itself."""
+    settings = f"app.Settings(data_dir=app.Path({str(tmp_path)!r}), keys_dir=app.Path({str(tmp_path)!r}))"
+    done = (
+        "app := __import__('tokenserver.app').app",
+        "modules := __import__('sys').modules",
+        "before := set(modules)",
+        "app.shared.enter(None)",
+        f"app.rooms_of(app.create_app({settings})).database.read(lambda tx: tx.connection().closed)",
+        "set(modules) - before",
+    )
+    assert loader.apart(eval, f"[{', '.join(done)}][-1]") == set()
+
+
 def test_no_thread_runs_and_nothing_is_open_but_pipes(sleeper: int):
     """What a fork would share: connections, files, locks on them, and locks that a thread holds."""
     own = Path(f"/proc/{sleeper}")

@@ -210,10 +210,16 @@ def _load(connection: "Connection", phase: Phase, for_server_database: bool) -> 
             connection.send(None)
             continue
         target, arguments = question
+        told, telling = os.pipe()
         pid = os.fork()
         if not pid:
+            os.close(telling)
+            os.read(told, 1)  # it may have something to say itself, but not before its pid was told
+            os.close(told)
             break
         connection.send(pid)
+        os.close(telling)
+        os.close(told)
     if target is _tell:
         arguments = (connection, *arguments)
     else:
@@ -231,10 +237,18 @@ def _import_program(*, for_server_database: bool) -> None:
 
     with left_out("opentelemetry"):  # for measurements of redis-py's that we don't take, 3 MB
         from tokenserver import app, first_start  # noqa: F401
+    # What each worker would load for itself: then each would have it for itself.
+    import prometheus_client  # noqa: F401
+    from flask_sqlalchemy import cli  # noqa: F401
+
     from tokenserver.cli import server, supervisor  # noqa: F401
+    from tokenserver.oauth.endpoints import waiting  # noqa: F401
+    from tokenserver.tokens import revocation_watch  # noqa: F401
 
     if for_server_database:
         from tokenserver.storage import connections  # noqa: F401
+    else:
+        from sqlalchemy.dialects import sqlite  # noqa: F401
     configure_mappers()
     gc.collect()
     gc.freeze()  # a collection writes to whatever it looks at
