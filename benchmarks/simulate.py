@@ -82,7 +82,8 @@ class Costs:
             node_ms=cell["cpu_ms"],
             # With many families a rewrite of the append-only file, which is another process, falls into a sample.
             redis_ms=min(each["redis_ms"] for each in cells),
-            sql_read_ms=max(cell["sql_ms"] - growth["carried"]["sql_ms"], 0.01),
+            # The time of a connection that ended meanwhile is missing from one.
+            sql_read_ms=max(0.01, *(each["sql_ms"] - growth["carried"]["sql_ms"] for each in cells)),
             carry_ms=1000 / growth["carried"]["per_s"],
             sql_write_ms=growth["carried"]["sql_ms"],
             family_bytes=growth["family_bytes"][str(largest)],
