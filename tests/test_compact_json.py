@@ -39,7 +39,9 @@ def test_it_is_compact_and_utf_8(value, text):
 
 def test_a_lone_surrogate_is_no_reason_to_fail():
     """Nothing in UTF-8 stands for one (RFC 8259 section 8.2)."""
-    assert to_json({"a\udc80": ["\ud800", Pair(1, "\udfff")]}) == b'{"a?":["?",[1,"?"]]}'
+    assert to_json({"a\udc80": ["\ud800", Pair(1, "\udfff"), UUID(int=7)]}) == (
+        b'{"a?":["?",[1,"?"],"00000000-0000-0000-0000-000000000007"]}'
+    )
 
 
 def test_what_has_no_form_in_json_is_refused():
