@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live_server import PASSWORD, LiveServer, serving
+from tokenserver.signals import shared
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 PATIENCE = 60.0
@@ -36,8 +38,14 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serving(metrics_token=TOKEN, rate_limits="off", log_level="warning") as running:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("metrics")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path):
+    options = {"metrics_token": TOKEN, "metrics_dir": str(folder), "rate_limits": "off", "log_level": "warning"}
+    with serving(**options) as running:
         yield running
 
 
@@ -94,3 +102,22 @@ def test_sums_are_right_and_never_fall(server: LiveServer):
         }
         assert falling == {}
     assert httpx.get(f"{server.url}/metrics", trust_env=False, timeout=30).status_code == 401
+
+
+def test_what_is_counted_is_there_for_others_though_nobody_asks(server: LiveServer, folder: Path):
+    """Who is asked tells what the other processes wrote until then."""
+    auth = server.create_client("counted", "client_credentials", scope="posts:create")
+
+    def issued() -> float:
+        """By the files: whoever is asked would write first."""
+        return sum(
+            sample.value
+            for metric in shared.collect(folder)
+            for sample in metric.samples
+            if sample.name == "tokenserver_tokens_issued_total" and sample.labels["grant"] == "client_credentials"
+        )
+
+    before = issued()
+    for _ in range(5):
+        server.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=auth)
+    wait_until(lambda: issued() == before + 5)

@@ -32,10 +32,9 @@ class Registry:
     def __init__(self) -> None:
         self.instruments: list[Instrument] = []
         self.lock = threading.Lock()
-        # Instrument, values of its labels, and the index of a bucket (-1: it has none) with what is added.
-        self._notes: deque[tuple[Instrument, tuple[str, ...], int, float]] = (
-            deque()
-        )  # its append and pop are atomic
+        # Instrument, values of its labels, the index of a bucket (-1: it has none), and what is added. A deque's
+        # append and popleft are atomic.
+        self._notes: deque[tuple[Instrument, tuple[str, ...], int, float]] = deque()
         self._settling = threading.Lock()
         self._begin(lambda: None)
 
