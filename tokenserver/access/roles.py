@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -24,6 +24,8 @@ from tokenserver.storage.feed import Change, Kind
 from tokenserver.storage.sql import Transaction, utc_now
 from tokenserver.web.wire import MAX_FIELD_ERRORS
 
+T = TypeVar("T")
+
 # Plain enough for URLs, tokens and log lines, and no two that look alike but for their case.
 NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
 CANONICAL_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -38,19 +40,23 @@ def get(tx: Transaction, role: str) -> Role:
     """By id, or by name."""
     if CANONICAL_UUID.fullmatch(role):
         return _found(tx.get(Role, UUID(role)))
-    return get_named(tx, role)
+    return _found(tx.scalar(select(Role).where(Role.name == role)) if _may_be_name(role) else None)
 
 
-def get_named(tx: Transaction, name: str) -> Role:
+def id_of(tx: Transaction, name: str) -> UUID:
     """By its name exactly as it is."""
-    # What can't be a name is not asked of the database, which may refuse its characters.
-    return _found(tx.scalar(select(Role).where(Role.name == name)) if re.fullmatch(NAME, name) else None)
+    return _found(tx.scalar(select(Role.id).where(Role.name == name)) if _may_be_name(name) else None)
 
 
-def _found(role: Role | None) -> Role:
-    if role is None:
+def _may_be_name(text: str) -> bool:
+    """What can't be a name is not asked of the database, which may refuse its characters."""
+    return re.fullmatch(NAME, text) is not None
+
+
+def _found(it: T | None) -> T:
+    if it is None:
         raise NotFound("There is no such role.", code="role_not_found")
-    return role
+    return it
 
 
 def page(tx: Transaction, *, text: str = "", limit: int | None = None, after: str | None = None) -> Sequence[Role]:

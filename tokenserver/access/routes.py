@@ -71,8 +71,8 @@ def blueprint(*, feed: Feed, people: People, pages: Pages, owners: Owners) -> Bl
     def verify_role(query: dict[str, Any]) -> dict[str, Any]:
         """Tell whether the role of this name has this id."""
         name, role_id = query["role"], query["role_id"]
-        found = feed.database.read(lambda tx: roles.get_named(tx, name))
-        return {"match": found.id == role_id, "role": name, "role_id": role_id}
+        found = feed.database.read(lambda tx: roles.id_of(tx, name))
+        return {"match": found == role_id, "role": name, "role_id": role_id}
 
     @routes.post("/roles")
     @requires("roles:write")

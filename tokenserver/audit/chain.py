@@ -13,11 +13,15 @@ from json.encoder import encode_basestring as _quoted
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import insert
+
 from tokenserver.audit.models import AuditEvent
-from tokenserver.storage.sql import Transaction, new_id, when_ended
+from tokenserver.storage.sql import Base, Transaction, new_id, when_ended
 
 GENESIS: Final = bytes(32)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# By the unit of work of SQLAlchemy's ORM it takes four times as long.
+INSERT: Final = insert(Base.metadata.tables[AuditEvent.__tablename__])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +132,10 @@ class Chains:
         when_ended(tx, ended)
 
 
-def append(tx: Transaction, values: dict[str, Any]) -> AuditEvent:
+def append(tx: Transaction, values: dict[str, Any]) -> None:
     """Add one event to the log, in the caller's transaction. `values`: all columns but the chain's."""
     chains: Chains = tx.info[Chains]
     writer = chains.writer(tx)
     covered = tuple(microseconds(values[name]) if name == "at" else values[name] for name in NAMES[:-1])
     position, digest = writer.link(covered, details_text(values["details"]))
-    row = AuditEvent(**values, chain=writer.chain, position=position, hash=digest)
-    tx.add(row)
-    return row
+    tx.connection().execute(INSERT, values | {"chain": writer.chain, "position": position, "hash": digest})

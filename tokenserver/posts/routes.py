@@ -1,11 +1,12 @@
 """`/posts`: public and private posts, as any resource server would serve its own."""
 
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 from flask import Blueprint
-from sqlalchemy import Select, select, tuple_, union
+from sqlalchemy import Integer, Select, bindparam, select, tuple_, union
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -26,8 +27,6 @@ from tokenserver.web.wire import gives, queries, refuses, takes
 CREATE: Final = "posts:create"
 DELETE_ANY: Final = "posts:delete:any"
 
-Position = tuple[datetime, UUID]
-
 
 def blueprint(*, database: Database, people: People, pages: Pages) -> Blueprint:
     routes = Blueprint("posts", __name__, url_prefix="/posts")
@@ -41,9 +40,11 @@ def blueprint(*, database: Database, people: People, pages: Pages) -> Blueprint:
         viewer = _viewer()
         listing = f"posts {viewer}"
         limit, position = query["limit"], pages.position(listing, query)
-        before = (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
-        seen = _seen_by(viewer, limit + 1, before)
-        found = database.read(lambda tx: tx.execute(seen).all())
+        values: dict[str, Any] = {"viewer": viewer, "count": limit + 1}
+        if position:
+            values |= {"at": datetime.fromisoformat(position[0]), "id": UUID(position[1])}
+        seen = _seen_by(user=viewer is not None, further=position is not None)
+        found = database.read(lambda tx: tx.execute(seen, values).all())
         page = pages.page(listing, found, limit, lambda row: [row[0].created_at.isoformat(), str(row[0].id)])
         page["items"] = [_post_body(post, username) for post, username in page["items"]]
         return page
@@ -123,23 +124,27 @@ def _delete(tx: Transaction, post_id: UUID) -> None:
     record(tx, Event.POST_DELETED, target=post_id, author=str(post.author_id), public=post.public)
 
 
-def _seen_by(viewer: UUID | None, limit: int, before: Position | None) -> Select[tuple[Post, str]]:
-    """Public or one's own, in one query with OR, would be a scan of all posts. Here each of the two is a walk along
-    its index, `limit` posts long; a post that is both comes out of their union once."""
-    members = [Post.public] if viewer is None else [Post.public, Post.author_id == viewer]
+@cache  # composing it takes as long as all the rest of the request
+def _seen_by(*, user: bool, further: bool) -> Select[tuple[Post, str]]:
+    """The newest `count` posts that are public, or by `viewer` where a user asks; `further`: before `at` and `id`.
+
+    Public or one's own, in one query with OR, would be a scan of all posts. Here each of the two is a walk along
+    its index, `count` posts long; a post that is both comes out of their union once."""
+    count = bindparam("count", type_=Integer)
     newest = []
-    for member in members:
+    for member in [Post.public, Post.author_id == bindparam("viewer")] if user else [Post.public]:
         query = select(Post).where(member)
-        if before is not None:
-            query = query.where(tuple_(Post.created_at, Post.id) < before)
-        query = query.order_by(Post.created_at.desc(), Post.id.desc()).limit(limit)
+        if further:
+            position = bindparam("at", type_=Post.created_at.type), bindparam("id", type_=Post.id.type)
+            query = query.where(tuple_(Post.created_at, Post.id) < tuple_(*position))
+        query = query.order_by(Post.created_at.desc(), Post.id.desc()).limit(count)
         newest.append(select(query.subquery()))
     post = aliased(Post, union(*newest).subquery())
     return (
         select(post, User.username)
         .join(User, User.id == post.author_id)
         .order_by(post.created_at.desc(), post.id.desc())
-        .limit(limit)
+        .limit(count)
     )
 
 

@@ -78,6 +78,7 @@ class FeedRow(Base):
     expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
+FEED: Final = Base.metadata.tables[FeedRow.__tablename__]
 FIRST_STATE: Final = 1
 
 
@@ -110,7 +111,8 @@ class Change:
         entries = [Entry(kind, subject, now) for kind, subject in self._noted]
         if entries:
             times = {"created_at": now, "expires_at": now + retention_ms}
-            tx.execute(insert(FeedRow), [{"id": new_id(), **e._asdict(), **times} for e in entries])
+            rows = [{"id": new_id(), **entry._asdict(), **times} for entry in entries]
+            tx.connection().execute(insert(FEED), rows)
         return entries
 
 

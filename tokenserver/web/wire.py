@@ -41,7 +41,7 @@ def takes(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., T]
     def decorate(view: Callable[..., T]) -> Callable[..., T]:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> T:
-            return view(*args, body=read_body(schema()), **kwargs)
+            return view(*args, body=read_body(_reader(schema)), **kwargs)
 
         wrapper.__takes__ = schema  # type: ignore[attr-defined]
         return wrapper
@@ -55,7 +55,7 @@ def queries(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., 
     def decorate(view: Callable[..., T]) -> Callable[..., T]:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> T:
-            return view(*args, query=read_query(schema()), **kwargs)
+            return view(*args, query=read_query(_reader(schema)), **kwargs)
 
         wrapper.__queries__ = schema  # type: ignore[attr-defined]
         return wrapper
@@ -75,7 +75,8 @@ def gives(
         @functools.wraps(view)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> Response:
             if request.query_string and not g.get("query_read"):
-                read_query(Schema())  # takes none: `?dry_run=true` where there is none must not be a real run
+                # It takes none: `?dry_run=true` where there is none must not be a real run.
+                read_query(_reader(Schema))
             result = view(*args, **kwargs)
             if schema is None:
                 return Response(status=status)
@@ -124,10 +125,15 @@ def rendered(schema: type[Schema], result: Any) -> str:
     return json.dumps(_dumper(schema).dump(result))
 
 
+# One for all: making it costs three times what it does.
 @functools.cache
 def _dumper(schema: type[Schema]) -> Schema:
-    """One for all: making it costs three times what it does."""
     return schema(unknown=EXCLUDE)
+
+
+@functools.cache
+def _reader(schema: type[Schema]) -> Schema:
+    return schema()
 
 
 def json_response(body: Any, status: int = 200) -> Response:
