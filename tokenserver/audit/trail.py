@@ -18,9 +18,9 @@ from sqlalchemy import Table, insert, select, update
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from tokenserver.audit import usage
-from tokenserver.audit.chain import Chains, details_text
+from tokenserver.audit.chain import TABLE, Chains, details_text
 from tokenserver.audit.events import Event
-from tokenserver.audit.models import AuditEvent, StreamPosition
+from tokenserver.audit.models import StreamPosition
 from tokenserver.compact_json import to_json
 from tokenserver.errors import Overloaded, StoreUnavailable, Unavailable
 from tokenserver.storage import stream
@@ -36,7 +36,6 @@ BATCH: Final = 1000
 # So many may wait while SQL is away, about 300 MB; then requests are refused rather than not recorded.
 FULL: Final = 500_000
 # Nobody wants objects of what is carried.
-TABLE: Final[Table] = Base.metadata.tables[AuditEvent.__tablename__]
 POSITIONS: Final[Table] = Base.metadata.tables[StreamPosition.__tablename__]
 
 

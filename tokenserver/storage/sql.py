@@ -27,7 +27,18 @@ from tokenserver.signals import metrics
 if TYPE_CHECKING:
     from tokenserver.storage.connections import Gate
 
-__all__ = ["Base", "Database", "Transaction", "db", "new_id", "new_id_text", "unhurried", "utc_now", "when_ended"]
+__all__ = [
+    "Base",
+    "Database",
+    "Transaction",
+    "before_commit",
+    "db",
+    "new_id",
+    "new_id_text",
+    "unhurried",
+    "utc_now",
+    "when_ended",
+]
 
 T = TypeVar("T")
 
@@ -39,6 +50,7 @@ MAX_TRIES: Final = 6
 UNHURRIED_SECONDS: Final = 1800
 SQLITE_SECONDS: Final = 5  # that a writer waits for its turn
 VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+_COMMITTING: Final = "before_commit"
 _ENDED: Final = "when_ended"
 
 
@@ -84,6 +96,11 @@ def new_id_text() -> str:
     """Its text, for a third of the price (RFC 9562 section 5.4: version 4, variant 10)."""
     digits = random_bytes().hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+def before_commit(tx: Transaction, callback: Callable[[], None]) -> None:
+    """Call it when the work is done: what it writes is part of the transaction."""
+    tx.info.setdefault(_COMMITTING, []).append(callback)
 
 
 def when_ended(tx: Transaction, callback: Callable[[bool | None], None]) -> None:
@@ -183,6 +200,8 @@ class Database:
                 with _patience(connection) if _unhurried.get() else nullcontext():
                     result = work(transaction)
                     transaction.flush()
+                    for finish in transaction.info.get(_COMMITTING, ()):
+                        finish()
                     committed = None  # from here until the commit has returned, nobody knows
                     transaction.commit()
                 committed = True
