@@ -22,6 +22,7 @@ from joserfc.jwk import RSAKey
 from benchmarks.deployments import PATIENCE, Stores, wait_for_200
 from benchmarks.plans import FORM, Plan, basic, fixed, request_text
 from benchmarks.processes import Tree, cpu_ms, pss_mb
+from benchmarks.targets import FLOOR
 from tests.ports import free_port
 
 SETUPS: Final = Path(__file__).parent
@@ -56,6 +57,7 @@ def _node(environment: Path, _port: int, _workers: int) -> list[str]:
 
 _AUTHLIB = {"token": "/oauth/token", "introspection": "/oauth/introspect", "JWKS": "/.well-known/jwks.json"}
 _DJANGO = {"token": "/o/token/", "introspection": "/o/introspect/", "JWKS": "/o/.well-known/jwks.json"}
+_FLOOR = {"token": "/token", "introspection": "/introspect", "JWKS": "/jwks"}
 KINDS: Final = (
     Kind(
         "node-oidc-provider",
@@ -77,6 +79,7 @@ KINDS: Final = (
     Kind(
         "django-oauth-toolkit, as shipped", _granian("django_toolkit"), "django_toolkit.py", _DJANGO, {}, pem=True
     ),
+    Kind(FLOOR, _granian("floor"), "floor.py", _FLOOR, {}),
 )
 
 
