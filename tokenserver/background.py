@@ -82,7 +82,7 @@ class Background:
 
     def _drain(self) -> None:
         """A lease keeps it to one process, though more would do no harm."""
-        self._rooms.checkpoints.drain()
+        self._rooms.checkpoints.drain_all()
         if not self._rooms.checkpoints.leading:
             self._stopped.wait(CANDIDATE_SECONDS)
 

@@ -346,6 +346,18 @@ class TestLostWrites:
         assert is_refused(api.refresh(chain[3]))
         assert is_refused(api.refresh(chain[5]))  # reuse ended the family
 
+    def test_who_is_behind_carries_batch_after_batch(self, api, rooms, monkeypatch):
+        """As SQL may have been away for a while: what waits is what a failover may still take."""
+        monkeypatch.setattr(checkpoints, "BATCH", 2)
+        token = api.signed_in()["refresh_token"]
+        for _ in range(5):
+            token = refreshed(api, token)["refresh_token"]
+        family_id, _ = rooms.refresh_tokens.parse(token)
+        waiting = rotations_key(rooms.feed.bucket_of(family_id))
+        assert raw_redis(rooms.store).xlen(waiting) == 5
+        rooms.checkpoints.drain_all()
+        assert raw_redis(rooms.store).xlen(waiting) == 0
+
     def test_what_is_current_in_an_old_copy_was_consumed(self, api, rooms):
         """The copy looks whole: only the epoch says that its families were not compared with SQL."""
         chain = [api.signed_in()["refresh_token"]]

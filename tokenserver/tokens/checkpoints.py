@@ -58,6 +58,11 @@ class Checkpoints:
         """How many rotations were carried. Raises StoreUnavailable."""
         return self._feed.in_every_bucket(self._drain) if self.leads() else 0
 
+    def drain_all(self) -> None:
+        """Without a pause while whole batches wait."""
+        while self.drain() >= BATCH:
+            pass
+
     def _drain(self, bucket: int) -> int:
         return stream.carry(self._feed, bucket, rotations_key(bucket), BATCH, self._write)
 
