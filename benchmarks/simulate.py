@@ -75,15 +75,12 @@ class Costs:
     @classmethod
     def measured(cls, growth: dict[str, Any]) -> "Costs":
         """Of a refresh that no process has anything cached for, as behind a balancer with many nodes."""
-        cells = [cell for cell in growth["cells"] if cell["path"] == UNCACHED]
-        cell = max(cells, key=lambda each: each["size"])
+        cell = max((each for each in growth["cells"] if each["path"] == UNCACHED), key=lambda each: each["size"])
         largest = cell["size"]
         return cls(
             node_ms=cell["cpu_ms"],
-            # With many families a rewrite of the append-only file, which is another process, falls into a sample.
-            redis_ms=min(each["redis_ms"] for each in cells),
-            # The time of a connection that ended meanwhile is missing from one.
-            sql_read_ms=max(0.01, *(each["sql_ms"] - growth["carried"]["sql_ms"] for each in cells)),
+            redis_ms=cell["redis_ms"],
+            sql_read_ms=max(0.01, cell["sql_ms"] - growth["carried"]["sql_ms"]),
             carry_ms=1000 / growth["carried"]["per_s"],
             sql_write_ms=growth["carried"]["sql_ms"],
             family_bytes=growth["family_bytes"][str(largest)],
