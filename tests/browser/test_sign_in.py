@@ -30,7 +30,8 @@ def test_by_the_keyboard_alone(browsers, site, client_id):
     username = site.somebody()
     visitor.open(site.authorization_request(client_id))
     keyboard = visitor.page.keyboard
-    keyboard.type(username)  # the first field has the focus
+    visitor.page.wait_for_selector("#username:focus")  # a browser gives it when it has drawn the page
+    keyboard.type(username)
     keyboard.press("Tab")
     keyboard.type("correct horse 7 battery")
     keyboard.press("Enter")
