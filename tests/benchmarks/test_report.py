@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import report
-from benchmarks.targets import Target, Verdict
+from benchmarks.targets import FLOOR, NODE, Target, Verdict, of_peers
 from tests.docs.fences import ROOT
 
 MARKERS = "<!-- measured: paths -->\nof an earlier run\n<!-- end: paths -->\n"
@@ -74,3 +74,18 @@ def test_a_target_that_is_missed_is_named():
     assert not verdict.holds
     assert str(verdict) == "refresh: 2.50 R, target at most 1.9 R"
     assert Verdict(Target("refresh", "R", 1.9), 1.9).holds
+
+
+def test_what_is_no_server_is_no_rival():
+    """Nothing can be cheaper than it."""
+    ratios = {"tokenserver": 2.0, NODE: 2.5, "Authlib": 10.0, FLOOR: 1.3}
+    paths = ("client_credentials", "refresh", "introspection", "JWKS")
+    cells = [
+        {"server": server, "path": path, "ratio": ratio, "p99_ms": 10.0}
+        for server, ratio in ratios.items()
+        for path in paths
+    ]
+    judged = {verdict.target.name: verdict for verdict in of_peers({"cells": cells})}
+    rival = judged["client_credentials, of the best Authlib or django-oauth-toolkit"]
+    assert (rival.measured, rival.holds) == (0.2, True)
+    assert judged[f"refresh, of {NODE}'s"].measured == 0.8

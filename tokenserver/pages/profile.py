@@ -83,5 +83,5 @@ class PasswordPage:
 
 
 def _change(own_account: OwnAccount, recency: Recency, asked: Asked, wanted: dict[str, Any]) -> None:
-    fields, session_id = loaded(ProfileSchema(), wanted), asked.signed_in.session_id
+    fields, session_id = loaded(ProfileSchema, wanted), asked.signed_in.session_id
     own_account.change(asked.person, session_id, fields, partial(recency.demand_second, asked))

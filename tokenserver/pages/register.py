@@ -64,7 +64,7 @@ def blueprint(
         interaction = begun(fields.get("interaction"), browser)
         given = {name: fields[name] for name in FIELDS if name in fields}
         try:
-            registration.register(loaded(RegistrationSchema(), given))
+            registration.register(loaded(RegistrationSchema, given))
         except (Refused, TooManyRequests) as error:
             typed = {name: value for name, value in given.items() if name != "password"}
             return ask(browser, interaction, typed, shown(error))

@@ -81,7 +81,7 @@ def rehearsable(view: Callable[..., Any]) -> Callable[..., Response]:
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        dry_run = read_query(DryRunSchema())["dry_run"]
+        dry_run = read_query(DryRunSchema)["dry_run"]
         try:
             return view(*args, dry_run=dry_run, **kwargs)
         except Rehearsed as rehearsed:

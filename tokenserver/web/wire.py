@@ -41,7 +41,7 @@ def takes(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., T]
     def decorate(view: Callable[..., T]) -> Callable[..., T]:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> T:
-            return view(*args, body=read_body(_reader(schema)), **kwargs)
+            return view(*args, body=read_body(schema), **kwargs)
 
         wrapper.__takes__ = schema  # type: ignore[attr-defined]
         return wrapper
@@ -55,7 +55,7 @@ def queries(schema: type[Schema]) -> Callable[[Callable[..., T]], Callable[..., 
     def decorate(view: Callable[..., T]) -> Callable[..., T]:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> T:
-            return view(*args, query=read_query(_reader(schema)), **kwargs)
+            return view(*args, query=read_query(schema), **kwargs)
 
         wrapper.__queries__ = schema  # type: ignore[attr-defined]
         return wrapper
@@ -76,7 +76,7 @@ def gives(
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> Response:
             if request.query_string and not g.get("query_read"):
                 # It takes none: `?dry_run=true` where there is none must not be a real run.
-                read_query(_reader(Schema))
+                read_query(Schema)
             result = view(*args, **kwargs)
             if schema is None:
                 return Response(status=status)
@@ -153,7 +153,7 @@ def body_bytes() -> bytes:
     return body
 
 
-def read_body(schema: Schema) -> dict[str, Any]:
+def read_body(schema: type[Schema]) -> dict[str, Any]:
     return loaded(schema, read_object())
 
 
@@ -173,7 +173,7 @@ def read_object() -> dict[str, Any]:
     return body
 
 
-def read_query(schema: Schema) -> dict[str, Any]:
+def read_query(schema: type[Schema]) -> dict[str, Any]:
     """Every parameter once."""
     g.query_read = True
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
@@ -184,10 +184,10 @@ def read_query(schema: Schema) -> dict[str, Any]:
     return loaded(schema, request.args.to_dict())
 
 
-def loaded(schema: Schema, values: dict[str, Any]) -> dict[str, Any]:
+def loaded(schema: type[Schema], values: dict[str, Any]) -> dict[str, Any]:
     """Raises Invalid."""
     try:
-        return dict(schema.load(values, unknown=RAISE))
+        return dict(_reader(schema).load(values, unknown=RAISE))
     except ValidationError as error:
         raise Invalid(list(_flatten(error.messages_dict))[:MAX_FIELD_ERRORS]) from None
 
