@@ -13,6 +13,7 @@ from json.encoder import encode_basestring as _quoted
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Table
 
 from tokenserver.audit.models import AuditEvent
@@ -47,8 +48,20 @@ class Entry:
 NAMES: Final = tuple(field.name for field in fields(Entry))
 
 
-# As compact JSON with sorted members.
-details_text: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
+# Of these orjson, which is several times as fast, writes what `json` writes. Fractions each spells in its own way.
+PLAIN: Final = frozenset({str, int, bool, type(None)})
+TEXTS: Final = frozenset({str, type(None)})
+_encode: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode
+
+
+def details_text(details: Any) -> str:
+    """As compact JSON with sorted members."""
+    if type(details) is dict and PLAIN.issuperset(map(type, details.values())):
+        try:
+            return orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode()
+        except TypeError:
+            pass  # a number past 64 bits, a lone surrogate
+    return _encode(details)
 
 
 def link_hash(before: bytes, chain: UUID | str, position: int, values: tuple[Any, ...]) -> bytes:
@@ -59,6 +72,11 @@ def link_hash(before: bytes, chain: UUID | str, position: int, values: tuple[Any
 
 
 def _hash(before: bytes, chain: UUID | str, position: int, values: tuple[Any, ...], details: str) -> bytes:
+    if TEXTS.issuperset(map(type, values[2:])):
+        try:
+            return sha256(before + orjson.dumps([chain, position, *values, orjson.Fragment(details)])).digest()
+        except TypeError:
+            pass  # as above
     texts = ",".join(["null" if text is None else _quoted(text) for text in values[2:]])
     covered = f'["{chain}",{position},"{values[0]}",{values[1]},{texts},{details}]'
     return sha256(before + covered.encode()).digest()
