@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.live_server import LiveServer, serving
-from tokenserver.cli.slow_requests import Impatience, Turns, in_slots
+from tokenserver.cli.slow_requests import LIGHT_FOR_EACH, Impatience, Turns, in_slots
 
 PATIENCE = 30
 LINUX_ALONE = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel doesn't tell")
@@ -84,7 +84,8 @@ class Answers:
 
 
 def environ(body: bytes, **more: Any) -> dict[str, Any]:
-    return {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))} | more
+    usual = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": str(len(body))}
+    return {"wsgi.input": io.BytesIO(body)} | usual | more
 
 
 def test_no_more_than_the_slots_work_at_a_time():
@@ -110,6 +111,36 @@ def test_no_more_than_the_slots_work_at_a_time():
     for thread in threads:
         thread.join(PATIENCE)
     assert (most, working) == (SLOTS, 0)
+
+
+def test_light_requests_wait_for_no_others_and_are_bounded_too():
+    """All that ask the database wait for it; tokens are issued."""
+    working, lock, go = {"/posts": 0, "/oauth/token": 0}, threading.Lock(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with lock:
+            working[environ["PATH_INFO"]] += 1
+        go.wait(PATIENCE)
+        start_response("200 OK", [])
+        return [b""]
+
+    def ask(method: str, path: str) -> threading.Thread:
+        asked = environ(b"x", REQUEST_METHOD=method, PATH_INFO=path)
+        thread = threading.Thread(target=answer, args=(asked, Answers()))
+        thread.start()
+        return thread
+
+    answer = in_slots(application, slots=SLOTS, max_body=10, light={"POST /oauth/token"})
+    heavy = [ask("GET", "/posts") for _ in range(SLOTS * 2)]
+    until(lambda: working["/posts"] == SLOTS)
+    most = SLOTS * LIGHT_FOR_EACH
+    light = [ask("POST", "/oauth/token") for _ in range(most * 2)]
+    until(lambda: working["/oauth/token"] == most)
+    assert working == {"/posts": SLOTS, "/oauth/token": most}
+    go.set()
+    for thread in heavy + light:
+        thread.join(PATIENCE)
+    assert working == {"/posts": SLOTS * 2, "/oauth/token": most * 2}
 
 
 def test_who_came_first_is_served_first():

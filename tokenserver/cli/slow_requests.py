@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SWEEP_SECONDS: Final = 2.0
+LIGHT_FOR_EACH: Final = 4
 DESCRIPTORS: Final = "/proc/self/fd"
 # Of `struct tcp_info`: state, then eight counters of one byte and nine of four until the times in ms since data was
 # last sent and received.
@@ -30,21 +31,28 @@ ESTABLISHED: Final = 1
 JITTER_SECONDS: Final = 0.5
 
 
-def in_slots(application: "WSGIApplication", *, slots: int, max_body: int) -> "WSGIApplication":
+def in_slots(
+    application: "WSGIApplication", *, slots: int, max_body: int, light: Collection[str] = ()
+) -> "WSGIApplication":
     """`slots`: how many requests the application answers at a time, each with its whole body at hand. Of a body
-    past `max_body` bytes it gets one byte more, or none when the length was announced: it will refuse both."""
-    turns = Turns(slots)
+    past `max_body` bytes it gets one byte more, or none when the length was announced: it will refuse both.
+
+    `light`: endpoints, as "GET /path", that seldom ask SQL. They have slots of their own, and more of them: nobody
+    waits for a token because others wait for the database, and who asks Redis at the same moment shares the way.
+    """
+    turns, turns_of_light = Turns(slots), Turns(slots * LIGHT_FOR_EACH)
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if not _receive(environ, max_body):
             # RFC 9110 section 15.5.9, to whoever is still there.
             start_response("408 Request Timeout", [("Content-Length", "0"), ("Connection", "close")])
             return [b""]
-        turns.take()
+        mine = turns_of_light if f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}" in light else turns
+        mine.take()
         try:
             return application(environ, start_response)
         finally:
-            turns.give_back()
+            mine.give_back()
 
     return answer
 

@@ -81,6 +81,9 @@ DOCUMENTS: Final = (
 )
 
 
+ENDPOINTS: Final = frozenset({*ROWS, *(f"GET {path}" for path in DOCUMENTS)})
+
+
 class Door:
     """`require_clock`: raises where nothing may be decided by this node's clock. `max_body`: bytes."""
 
