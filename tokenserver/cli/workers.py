@@ -80,7 +80,7 @@ def _port_fault(settings: Settings, address: str) -> int:
 def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
     """What a worker process answers with; runs there."""
     from tokenserver.app import MAX_BODY_BYTES, create_worker, rooms_of
-    from tokenserver.oauth.endpoints.door import ENDPOINTS
+    from tokenserver.oauth.endpoints.door import LIGHT
     from tokenserver.oauth.endpoints.waiting import waiting
     from tokenserver.tokens.revocation_watch import Watch
 
@@ -97,7 +97,7 @@ def answer(is_draining: Callable[[], bool]) -> "WSGIApplication":
     silent_seconds = HEAD_SECONDS[settings.trusted_proxies > 0] + SPARE_SECONDS
     Impatience(settings.port, request_seconds=REQUEST_SECONDS, silent_seconds=silent_seconds).start()
     watch = Watch(rooms.revocation_list, is_ending=is_draining, require=rooms.clock.require)
-    in_turn = in_slots(application, slots=settings.threads, max_body=MAX_BODY_BYTES, light=ENDPOINTS)
+    in_turn = in_slots(application, slots=settings.threads, max_body=MAX_BODY_BYTES, light=LIGHT)
     return waiting(in_turn, watch)
 
 
