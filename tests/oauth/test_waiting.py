@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from tests.revocation_lists import PATH
 from tokenserver.app import rooms_of
-from tokenserver.cli.slow_requests import in_slots
+from tokenserver.cli.crew import in_turn
 from tokenserver.cli.workers import FINISH_SECONDS, REQUEST_SECONDS
 from tokenserver.errors import ClockWrong
 from tokenserver.oauth.endpoints.waiting import MOST_SECONDS, waiting
@@ -40,7 +40,7 @@ class Process:
         self.is_ending = False
         self.watch = Watch(self.rooms.revocation_list, is_ending=lambda: self.is_ending, **options)
         self.pool = pool
-        self.http = Client(waiting(in_slots(app.wsgi_app, slots=1, max_body=100), self.watch), Response)
+        self.http = Client(waiting(in_turn(app.wsgi_app, 1), self.watch), Response)
 
     def ask(self, etag=None, method="GET", body=None, **headers):
         known = {"If-None-Match": etag} if etag else {}

@@ -40,7 +40,7 @@ def told(**options: Any) -> None:
 def test_json_has_the_fields_of_the_manual(written: Written):
     logs.configure("json", "info", lambda: {"request_id": "r" * 8, "actor": "ann"})
     logging.getLogger("tokenserver.test").warning("%d entries", 3, extra={"url": "http://x"})
-    logging.getLogger("_granian").error("theirs")
+    logging.getLogger("sqlalchemy.pool").error("theirs")
     logging.getLogger("tokenserver.test").debug("not asked for")
     (ours, theirs) = map(json.loads, written())
     assert list(ours)[:4] == ["time", "level", "logger", "event"]
@@ -55,7 +55,7 @@ def test_json_has_the_fields_of_the_manual(written: Written):
         "actor": "ann",
         "node": logs.NODE,
     }
-    assert (theirs["logger"], theirs["level"], theirs["event"]) == ("_granian", "error", "theirs")
+    assert (theirs["logger"], theirs["level"], theirs["event"]) == ("sqlalchemy.pool", "error", "theirs")
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])

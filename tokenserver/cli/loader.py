@@ -113,33 +113,27 @@ class Loader:
 
 
 class Forked:
-    """A process that a loader forked: as much of `multiprocessing.Process` as granian uses."""
+    """A process that a loader forked, as its parent sees it: who closed the loader. For one thread."""
 
-    def __init__(self, fork: Callable[[], int]) -> None:
-        self._fork = fork
-        self._ended = threading.Event()
-        self.pid: int | None = None
-        self.exitcode: int | None = None
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exitcode: int | None = None  # of one that is known to have ended; -9: it was killed by signal 9
 
-    def start(self) -> None:
-        self.pid = self._fork()
+    def has_ended(self) -> bool:
+        if self.exitcode is None:
+            self._look(os.WNOHANG)
+        return self.exitcode is not None
 
-    def is_alive(self) -> bool:
-        return not self._ended.is_set()
+    def join(self) -> None:
+        """Until it has ended."""
+        if self.exitcode is None:
+            self._look(0)
 
-    def join(self, timeout: float | None = None) -> None:
-        """Without a timeout the calling thread waits itself, and tells those that wait with one."""
-        if timeout is not None:
-            self._ended.wait(timeout)
-            return
-        while self.pid is not None and not self._ended.is_set():
-            try:
-                _, status = os.waitpid(self.pid, 0)
-            except ChildProcessError:  # its parent is the loader yet, or another thread was told
-                time.sleep(WATCH_SECONDS)
-            else:
+    def _look(self, options: int) -> None:
+        with suppress(ChildProcessError):  # its parent is the loader yet
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
                 self.exitcode = os.waitstatus_to_exitcode(status)
-                self._ended.set()
 
     def terminate(self) -> None:
         self._send(signal.SIGTERM)
@@ -148,7 +142,7 @@ class Forked:
         self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:
-        if self.pid is not None and self.is_alive():
+        if self.exitcode is None:  # until its parent was told, its pid is nobody else's
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -241,7 +235,7 @@ def _import_program(*, for_server_database: bool) -> None:
     import prometheus_client  # noqa: F401
     from flask_sqlalchemy import cli  # noqa: F401
 
-    from tokenserver.cli import server, supervisor  # noqa: F401
+    from tokenserver.cli import http_server, server  # noqa: F401
     from tokenserver.oauth.endpoints import waiting  # noqa: F401
     from tokenserver.tokens import revocation_watch  # noqa: F401
 

@@ -141,8 +141,9 @@ def _serve(settings: Settings, steps: Steps) -> None:
         else:
             done, steps.admin = loader.apart(_prepared, settings)
             steps.done += done
-        threading.Thread(target=_announce, args=(server, settings, steps), name="announce", daemon=True).start()
-        workers.run(server)
+        told = (server, address, settings, steps)
+        threading.Thread(target=_announce, args=told, name="announce", daemon=True).start()
+        server.serve()
 
 
 # Before serving
@@ -206,10 +207,10 @@ def _require_initialised(settings: Settings) -> None:
 # Saying so
 
 
-def _announce(server: "Supervisor", settings: Settings, steps: Steps) -> None:
+def _announce(server: "Supervisor", address: str, settings: Settings, steps: Steps) -> None:
     started = time.perf_counter()
-    while not _is_ready(server.bind_addr, settings.port):
-        if server.interrupt_signal:
+    while not _is_ready(address, settings.port):
+        if server.is_ending:
             return
         if time.perf_counter() - started > READY_PATIENCE:
             click.echo(
@@ -218,7 +219,7 @@ def _announce(server: "Supervisor", settings: Settings, steps: Steps) -> None:
             return
         time.sleep(0.05)
     steps.add(f"{settings.workers} worker{'s' * (settings.workers > 1)}", time.perf_counter() - started)
-    host = f"[{server.bind_addr}]" if ":" in server.bind_addr else server.bind_addr
+    host = f"[{address}]" if ":" in address else address
     url = f"http://{host}:{settings.port}"
     if steps.logged:
         logger.info("ready", extra={"url": url, "issuer": settings.issuer, "seconds": round(steps.seconds, 3)})

@@ -25,6 +25,7 @@ from sqlalchemy import BigInteger, LargeBinary, String, delete, insert, select, 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenserver.errors import StoreUnavailable
+from tokenserver.storage.aside import elsewhere
 from tokenserver.storage.redis import RedisReplaced, RedisStore, UnknownContent
 from tokenserver.storage.sql import Base, Database, Transaction, new_id
 
@@ -274,6 +275,9 @@ class Feed:
             return False
         if _order(here.position) >= _order(there.position):  # another thread may have been faster
             return True
+        return elsewhere(lambda: self._read_on(bucket, here))
+
+    def _read_on(self, bucket: int, here: Mark) -> bool:
         with self._lock:
             if self._known[bucket] != here:
                 return False
@@ -324,6 +328,9 @@ class Feed:
         Holds a row of `server_state` meanwhile, so that of many processes one does it and the others adopt it.
         """
         before = self._verifications[bucket]
+        elsewhere(lambda: self._verify(bucket, before))
+
+    def _verify(self, bucket: int, before: int) -> None:
         with self._lock:
             if self._verifications[bucket] != before:
                 return  # another thread did it while this one waited

@@ -17,6 +17,7 @@ import redis
 from hiredis import pack_command
 from redis._parsers.hiredis import NOT_ENOUGH_DATA, _HiredisParser
 
+from tokenserver.storage.aside import elsewhere
 from tokenserver.storage.round_trips import RoundTrips
 
 # A connection that lay idle for so long (s) may have been hung up on meanwhile.
@@ -50,7 +51,7 @@ class HeldConnections(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """By itself, for what takes its time."""
         self._in_this_process()
-        [reply] = self._exchange([pack_command((*args[0].split(), *args[1:]))])
+        [reply] = elsewhere(lambda: self._exchange([pack_command((*args[0].split(), *args[1:]))]))
         reply = _raised(reply)
         options.pop("keys", None)  # for redis-py's own cache
         if args[0] not in self.response_callbacks:

@@ -23,6 +23,7 @@ from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.random_bytes import random_bytes
 from tokenserver.signals import metrics
+from tokenserver.storage.aside import elsewhere
 
 if TYPE_CHECKING:
     from tokenserver.storage.connections import Gate
@@ -156,11 +157,11 @@ class Database:
         `work` may therefore run several times and must have no effect outside the transaction.
         Raises StoreUnavailable when the database is away or stays contended; IntegrityError passes.
         """
-        return self._timed(work, "IMMEDIATE", "write")
+        return elsewhere(lambda: self._timed(work, "IMMEDIATE", "write"))
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Like `write`, for work that only reads."""
-        return self._timed(work, "DEFERRED", "read")
+        return elsewhere(lambda: self._timed(work, "DEFERRED", "read"))
 
     def _timed(self, work: Callable[[Transaction], T], sqlite_begin: str, kind: str) -> T:
         started = time.perf_counter()

@@ -83,6 +83,21 @@ DOCUMENTS: Final = (
 
 # Those that seldom ask SQL. A revocation is written there each time.
 LIGHT: Final = frozenset({*ROWS, *(f"GET {path}" for path in DOCUMENTS)} - {"POST /oauth/revoke"})
+# Of the grants, those that seldom do. A name that is spelled otherwise, or twice, may mean another grant.
+FORM: Final = re.compile(rb"[a-z_]+=[^&]*(?:&[a-z_]+=[^&]*)*")
+LIGHT_GRANT: Final = re.compile(rb"(?:^|&)grant_type=(?:client_credentials|refresh_token)(?:&|$)")
+
+
+def is_light(environ: "WSGIEnvironment", body: bytes) -> bool:
+    """Whether the request seldom asks more than Redis: it need not wait for those that do (docs/adr/0031)."""
+    endpoint = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+    if endpoint not in LIGHT:
+        return False
+    if b"client_assertion" in body:  # its keys may have to be fetched from the client
+        return False
+    if endpoint != "POST /oauth/token":
+        return FORM.fullmatch(body) is not None if body else True
+    return LIGHT_GRANT.search(body) is not None and FORM.fullmatch(body) is not None
 
 
 class Door:

@@ -26,7 +26,7 @@ PATH: Final = path_of("revocation_list_uri")
 
 
 def waiting(application: "WSGIApplication", watch: Watch) -> "WSGIApplication":
-    """For a server with a thread to spare for each connection. Any other answers by `application` alone."""
+    """For a server with a thread for whoever `prefers_to_wait`. Any other answers by `application` alone."""
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         seconds = min(_preferred(environ), MOST_SECONDS)
@@ -43,6 +43,10 @@ def waiting(application: "WSGIApplication", watch: Watch) -> "WSGIApplication":
         return application(environ, _adding(more, start_response))
 
     return answer
+
+
+def prefers_to_wait(environ: "WSGIEnvironment") -> bool:
+    return _preferred(environ) > 0
 
 
 def _preferred(environ: "WSGIEnvironment") -> int:
