@@ -358,6 +358,8 @@ def test_light_requests_wait_for_no_others_and_share_their_ways(run):
         return [b"done"]
 
     server = run(application)
+    assert bodies(server.say(b"GET /light?a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == [b"A AGAIN"]
+    trips.clear()
     with ExitStack() as stack:
         heavy = [stack.enter_context(server.connect()) for _ in range(THREADS * 3)]
         for each in heavy:
@@ -374,9 +376,14 @@ def test_light_requests_wait_for_no_others_and_share_their_ways(run):
         assert {heard(each)[-4:] for each in heavy} == {b"done"}
 
 
-def test_what_a_trip_raises_each_of_its_requests_raises(run):
-    def exchange(_commands):
+def test_what_a_trip_raises_each_of_its_requests_raises_and_the_loop_waits_for_it_once(run):
+    is_well, threads = True, set()
+
+    def exchange(commands):
+        threads.add(threading.current_thread())
         time.sleep(0.05)
+        if is_well:
+            return commands
         raise redis.TimeoutError("too late")
 
     ways = RoundTrips(exchange)
@@ -387,16 +394,33 @@ def test_what_a_trip_raises_each_of_its_requests_raises(run):
         except redis.TimeoutError as error:
             start_response("503 Service Unavailable", [])
             return [str(error).encode()]
-        raise AssertionError
+        start_response("200 OK", [])
+        return [b"in time"]
+
+    def answers():
+        threads.clear()
+        with ExitStack() as stack:
+            connections = [stack.enter_context(server.connect()) for _ in range(5)]
+            for each in connections:
+                each.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            found = [heard(each) for each in connections]
+        return {(*statuses(each), each.rpartition(b"\n")[2]) for each in found}
 
     server = run(application)
-    with ExitStack() as stack:
-        connections = [stack.enter_context(server.connect()) for _ in range(5)]
-        for each in connections:
-            each.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answers = [heard(each) for each in connections]
-    assert {tuple(statuses(each)) for each in answers} == {(503,)}
-    assert {each[-8:] for each in answers} == {b"too late"}
+    assert server.get("/light").status_code == 200
+    assert server.thread not in threads  # the first one may have to connect
+    assert answers() == {(200, b"in time")}
+    assert threads == {server.thread}
+    is_well = False
+    assert {status for status, _ in answers()} == {503}
+    assert server.thread in threads
+    # Now it is known to be away, and the loop doesn't wait for it.
+    assert {status for status, _ in answers()} == {503}
+    assert server.thread not in threads
+    is_well = True
+    assert server.get("/light").status_code == 200
+    assert answers() == {(200, b"in time")}
+    assert server.thread in threads
 
 
 def test_who_has_to_wait_elsewhere_holds_nobody_up(run):
@@ -579,6 +603,41 @@ def test_what_had_begun_is_finished_before_the_end(run):
         assert bodies(heard(slow)) == [b"GET /slow? "]
     server.thread.join(PATIENCE)
     assert not server.thread.is_alive()
+
+
+def test_who_waits_in_the_kernel_at_the_end_is_answered(run):
+    server = run(limits=LIMITS._replace(connections=2))
+    with ExitStack() as stack:
+        first = [stack.enter_context(server.connect()) for _ in range(2)]
+        for each in first:
+            each.sendall(b"POST /light HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel")
+        until(lambda: sum(bool(each.since) for each in server.http._connections.values()) == 2)
+        late = stack.enter_context(server.connect())
+        late.sendall(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+        first[0].close()  # a place is free, and the end comes
+        server.http.stop()
+        first[1].sendall(b"lo")
+        assert bodies(heard(first[1])) == [b"POST /light? hello"]
+        assert bodies(heard(late)) == [b"GET /late? "]
+
+
+def test_a_fault_of_our_own_ends_one_connection(run, monkeypatch, caplog):
+    from tokenserver.cli.http_connection import Connection
+
+    receive = Connection.receive
+
+    def broken(connection, data):
+        if b"broken" in data:
+            raise KeyError("ours")
+        receive(connection, data)
+
+    monkeypatch.setattr(Connection, "receive", broken)
+    server = run()
+    with server.connect() as other:
+        assert server.say(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+        other.sendall(LAST)
+        assert statuses(heard(other)) == [200]
+    assert "ours" in caplog.text
 
 
 def test_the_end_waits_for_nobody_for_ever(run):

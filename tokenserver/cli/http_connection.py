@@ -159,6 +159,10 @@ class Connection:
             )
         self._forget()
 
+    @property
+    def is_idle(self) -> bool:
+        return not (self.is_busy or self.since or self.is_lingering or self.is_ending)
+
     def is_expecting(self) -> bool:
         """Whether the client waits for a word before it sends the body (RFC 9110 section 10.1.1); told once."""
         expects, self._expects = self._expects, False

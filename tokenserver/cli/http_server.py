@@ -224,18 +224,26 @@ class HttpServer:
         return True
 
     def _close_door(self) -> None:
-        """Those in the kernel's queue have connected: they are let in, and answered."""
+        """Those in the kernel's queue have connected: they are let in, and what they have sent is answered."""
         self._let_everybody_in()
         if self._is_listening:
             self._stop_listening()
         self._listener.close()
-        for connection in list(self._connections.values()):
-            if not (connection.is_busy or connection.since or connection.unsent):
+        for connection in [each for each in self._connections.values() if each.is_idle]:
+            self._read(connection)
+            if connection.is_idle:
                 self._drop(connection)
 
     # What comes in
 
     def _look_at(self, connection: Connection) -> None:
+        try:
+            self._go_on_with(connection)
+        except Exception:  # ours: it ends this connection, and no other
+            logger.exception("a connection could not be served")
+            self._drop(connection)
+
+    def _go_on_with(self, connection: Connection) -> None:
         if connection.unsent is not None:
             self._send_on(connection, connection.unsent)
         elif connection.is_busy:
@@ -438,7 +446,9 @@ class HttpServer:
         self._watch(connection, READABLE)
 
     def _drop(self, connection: Connection) -> None:
-        del self._connections[connection.descriptor]
+        connection.is_ending = True
+        if self._connections.pop(connection.descriptor, None) is None:
+            return
         connection.socket.close()
         if not (self._is_listening or self._stopped_at):
             self._listen()

@@ -6,12 +6,15 @@ command costs, on both sides, is its system calls and who wakes up for them.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import redis
 
 from tokenserver.storage.aside import loop
+
+PROMPT_SECONDS: Final = 0.1
 
 
 class Trip:
@@ -30,7 +33,9 @@ class RoundTrips:
     """`exchange` sends packed commands and returns as many replies, in their order; those that refuse too."""
 
     def __init__(self, exchange: Callable[[Sequence[bytes]], list[Any]]) -> None:
-        self.exchange = exchange
+        self._exchange = exchange
+        # A loop has others to answer: it doesn't wait for the first connection, nor for a store that took its time.
+        self._is_prompt = False
         self._lock = threading.Lock()
         self._under_way = threading.Lock()
         self._next: Trip | None = None
@@ -41,7 +46,7 @@ class RoundTrips:
         for it has waited long enough."""
         here = loop()
         if here is not None:
-            return here.ask(self, command)
+            return here.ask(self, command) if self._is_prompt else here.elsewhere(lambda: self.ask(command))
         with self._lock:
             trip, gate = self._next, None
             if trip is None:
@@ -59,6 +64,17 @@ class RoundTrips:
         if trip.error is not None:
             raise trip.error if gate is None else again(trip.error)
         return trip.replies[place]
+
+    def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """A trip by itself."""
+        started = time.monotonic()
+        try:
+            replies = self._exchange(commands)
+        except BaseException:
+            self._is_prompt = False
+            raise
+        self._is_prompt = time.monotonic() - started < PROMPT_SECONDS
+        return replies
 
     def _go(self, trip: Trip) -> None:
         with self._under_way:
