@@ -220,9 +220,9 @@ class Settings:
     threads: int = _option(
         8,
         _whole(2, 64),
-        "Requests that each process works at; four times as many of those for tokens and their like, which seldom "
-        "ask SQL. Password hashing never holds more than half of this number, so that a storm of sign-ins can't "
-        "starve refreshes.",
+        "Requests that each process works at beside those for tokens and their like, which seldom ask SQL and wait "
+        "for none of these. Password hashing never holds more than half of this number, so that a storm of sign-ins "
+        "leaves some for the rest.",
     )
     own_cores: bool = _option(
         True,

@@ -531,6 +531,18 @@ def test_silence_ends_a_connection_before_its_first_request_and_after_one(run):
         assert heard(silent) == b""
 
 
+def test_empty_lines_are_silence(run):
+    """RFC 9112 section 2.2: some may come before a request."""
+    server = run(limits=LIMITS._replace(idle_seconds=1))
+    with server.connect() as connection:
+        deadline = time.monotonic() + PATIENCE
+        with suppress(ConnectionError):
+            while time.monotonic() < deadline:
+                connection.sendall(b"\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() < deadline
+
+
 def test_a_request_that_drips_is_told_that_it_is_late(run):
     server = run(limits=LIMITS._replace(request_seconds=1))
     with server.connect() as dripping:

@@ -263,7 +263,6 @@ class HttpServer:
             return
         if connection.is_lingering:
             return
-        connection.moved_at = time.monotonic()
         connection.receive(data)
         if connection.requests:
             self._begin(connection)

@@ -25,9 +25,9 @@ FINISH_SECONDS: Final = 8  # that requests may take to finish once the workers l
 KILL_SECONDS: Final = 2  # beyond those, and then they are killed
 CONNECTIONS: Final = 512  # of each worker at a time; further ones wait in the kernel's queue
 BACKLOG: Final = 1024  # that queue, of each worker
-# Until a request's head must be complete, and as long as a connection may idle. A balancer keeps its connections
-# idle for up to a minute and expects them to be there.
-HEAD_SECONDS: Final = {False: 20, True: 75}
+# As long as a connection may idle. A balancer keeps its connections idle for up to a minute and expects them to be
+# there.
+IDLE_SECONDS: Final = {False: 20, True: 75}
 HEAD_BYTES: Final = 64 * 1024
 REQUEST_SECONDS: Final = 30  # from a request's first byte until it is whole
 # So many objects more than before, and the collector looks for cycles among them.
@@ -129,7 +129,7 @@ def work(address: str, phase: Phase) -> None:
             connections=CONNECTIONS,
             head_bytes=HEAD_BYTES,
             body_bytes=MAX_BODY_BYTES,
-            idle_seconds=HEAD_SECONDS[settings.trusted_proxies > 0],
+            idle_seconds=IDLE_SECONDS[settings.trusted_proxies > 0],
             request_seconds=REQUEST_SECONDS,
             finish_seconds=FINISH_SECONDS,
         ),
