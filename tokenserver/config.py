@@ -221,8 +221,8 @@ class Settings:
         8,
         _whole(2, 64),
         "Requests that each process works at beside those for tokens and their like, which seldom ask SQL and wait "
-        "for none of these. Password hashing never holds more than half of this number, so that a storm of sign-ins "
-        "leaves some for the rest.",
+        "for none of these. Password hashing never holds more than half of this number, so that a storm of "
+        "sign-ins leaves some for the rest.",
     )
     own_cores: bool = _option(
         True,

@@ -154,7 +154,7 @@ def used(servers: Topology) -> set[str]:
 def denials(servers: Topology) -> list[str]:
     """What Redis refused, and to whom."""
     logs = (entry for server in servers.masters() for entry in server.client().acl_log())
-    # redis-py tells its name by CLIENT SETINFO, and goes on where it is refused: by a Redis before 7, under this name.
+    # redis-py tells its name (CLIENT SETINFO), and goes on where that is refused: by a Redis before 7, so named.
     return [f"{entry['username']}: {entry['object']}" for entry in logs if entry["object"] != "client"]
 
 

@@ -28,8 +28,9 @@ Fields = list[tuple[str, str]]
 
 
 class Limits(NamedTuple):
-    """`connections`: at a time; further ones wait in the kernel's queue. `idle_seconds`: that a connection may
-    go without a request; `request_seconds`: from the first byte of a request until it is whole; `finish_seconds`: that requests may take once nobody is let in any more.
+    """`connections`: at a time; further ones wait in the kernel's queue. `idle_seconds`: that a connection may go
+    without a request; `request_seconds`: from the first byte of a request until it is whole; `finish_seconds`: that
+    requests may take once nobody is let in any more.
     """
 
     connections: int
@@ -65,7 +66,8 @@ class _Stop(Exception):
 class Connection:
     """`requests`: whole ones that came, in their order; a refusal is the last. `is_busy`: one of them is being
     answered. `since`: when the first byte came of one that isn't whole, on the monotonic clock; 0: there is none.
-    `moved_at`: when it was made, or bytes of an answer went last. `unsent`: of the answer. `is_ending`: after this answer.
+    `moved_at`: when it was made, or bytes of an answer went last. `unsent`: of the answer. `is_ending`: after this
+    answer.
     """
 
     __slots__ = (
