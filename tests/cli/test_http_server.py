@@ -618,19 +618,28 @@ def test_what_had_begun_is_finished_before_the_end(run):
 
 
 def test_who_waits_in_the_kernel_at_the_end_is_answered(run):
-    server = run(limits=LIMITS._replace(connections=2))
-    with ExitStack() as stack:
-        first = [stack.enter_context(server.connect()) for _ in range(2)]
-        for each in first:
-            each.sendall(b"POST /light HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel")
-        until(lambda: sum(bool(each.since) for each in server.http._connections.values()) == 2)
-        late = stack.enter_context(server.connect())
+    go, begun = threading.Event(), threading.Event()
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/light/slow":  # nobody is let in meanwhile
+            begun.set()
+            go.wait(PATIENCE)
+        return told(environ, start_response)
+
+    server = run(application)
+    with server.connect() as slow, server.connect() as late:
+        slow.sendall(b"GET /light/slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(PATIENCE)
         late.sendall(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
-        first[0].close()  # a place is free, and the end comes
-        server.http.stop()
-        first[1].sendall(b"lo")
-        assert bodies(heard(first[1])) == [b"POST /light? hello"]
-        assert bodies(heard(late)) == [b"GET /late? "]
+        with server.connect() as later:
+            later.sendall(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.http.stop()
+            go.set()
+            assert [bodies(heard(each)) for each in (slow, late, later)] == [
+                [b"GET /light/slow? "],
+                [b"GET /late? "],
+                [b"GET /later? "],
+            ]
 
 
 def test_a_fault_of_our_own_ends_one_connection(run, monkeypatch, caplog):

@@ -195,11 +195,12 @@ class HttpServer:
         self._is_listening = True
 
     def _stop_listening(self) -> None:
-        self._epoll.unregister(self._listener)
-        self._is_listening = False
+        if self._is_listening:
+            self._epoll.unregister(self._listener)
+            self._is_listening = False
 
     def _let_everybody_in(self) -> None:
-        while self._is_listening and self._let_in():
+        while len(self._connections) < self._limits.connections and self._let_in():
             pass
 
     def _let_in(self) -> bool:
@@ -226,8 +227,7 @@ class HttpServer:
     def _close_door(self) -> None:
         """Those in the kernel's queue have connected: they are let in, and what they have sent is answered."""
         self._let_everybody_in()
-        if self._is_listening:
-            self._stop_listening()
+        self._stop_listening()
         self._listener.close()
         for connection in [each for each in self._connections.values() if each.is_idle]:
             self._read(connection)
