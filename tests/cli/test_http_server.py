@@ -171,6 +171,12 @@ def test_environment_is_that_of_pep_3333(run):
     assert "HTTP_X_FORWARDED_FOR" not in found  # a balancer would have looked at another name
     assert found["SERVER_PROTOCOL"] == "HTTP/1.1"
     assert isinstance(found["wsgi.input"], io.BytesIO)
+    # RFC 9112 section 7.1.2: what comes behind the body is no field of the head.
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    found.clear()
+    server.say(head + b"0\r\nAuthorization: Bearer x\r\nHost: y\r\n\r\n")
+    assert found["HTTP_HOST"] == "x"
+    assert "HTTP_AUTHORIZATION" not in found
 
 
 @pytest.mark.parametrize(
