@@ -323,12 +323,25 @@ def test_faults_and_header_fields_of_two_lines_are_answered_with_500(run, caplog
         start_response("200 OK", [("X", "a\r\nSet-Cookie: b=c")])
         return [b""]
 
-    server = run(application)
+    class Unclosable(list):
+        def close(self):
+            raise ValueError("not closed")
+
+    def closing(environ, start_response):
+        if not environ["PATH_INFO"].endswith("close"):
+            return application(environ, start_response)
+        start_response("200 OK", [])
+        return Unclosable([b"good"])
+
+    server = run(closing)
+    for path in ("/light/close", "/close") * THREADS * 2:
+        assert server.get(path).text == "good"
     for path in ("/light/fault", "/light/lines", "/fault", "/lines") * 3:
         answer = server.get(path)
         assert (answer.status_code, answer.text) == (500, "The request could not be answered.\n")
         assert "set-cookie" not in answer.headers
     assert "broken" in caplog.text
+    assert "not closed" in caplog.text
 
 
 # Who waits for whom
@@ -562,6 +575,26 @@ def test_a_request_that_drips_is_told_that_it_is_late(run):
         assert statuses(answer) == [408]
         dripping.settimeout(PATIENCE)
         assert heard(dripping) == b""
+
+
+def test_half_a_request_behind_one_that_is_being_answered_is_not_late(run):
+    """It isn't read meanwhile, and a word about it would stand in the middle of the answer."""
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/next":
+            return [b"next"]
+        return (time.sleep(0.5) or b"%d," % number for number in range(6))
+
+    server = run(application, limits=LIMITS._replace(request_seconds=1))
+    with server.connect() as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\n")
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += connection.recv(1000)
+        connection.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        assert statuses(answer) == [200]
+        assert bodies(heard(connection)) == [b"next"]
 
 
 def test_who_does_not_read_is_left_alone_with_it(run, monkeypatch):

@@ -32,14 +32,15 @@ class Crew:
         self._threads = self._free = 0
 
     def give(self, work: Callable[..., None], *arguments: Any) -> None:
-        """`work` raises nothing."""
+        """`work` raises nothing. Raises RuntimeError where the system has no thread left."""
         with self._lock:
-            self._work.append((work, arguments))
             if self._free:
                 self._free -= 1
             elif self._threads < self._size:
+                name = f"{self._name} {self._threads + 1}"
+                threading.Thread(target=self._labour, name=name, daemon=True).start()
                 self._threads += 1
-                threading.Thread(target=self._labour, name=f"{self._name} {self._threads}", daemon=True).start()
+            self._work.append((work, arguments))
         self._wanted.release()
 
     def _labour(self) -> None:

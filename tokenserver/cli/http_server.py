@@ -177,13 +177,13 @@ class HttpServer:
         for descriptor, _ in events:
             connection = self._connections.get(descriptor)
             if connection is not None:
-                self._look_at(connection)
+                self._safely(self._look_at, connection)
             elif descriptor == self._wake:
                 os.eventfd_read(self._wake)
             else:
                 self._let_everybody_in()
         for _ in range(len(self._answerable)):
-            self._begin(self._answerable.popleft())
+            self._safely(self._begin, self._answerable.popleft())
         self._hear()
         while self._asked:
             self._fetch()
@@ -236,14 +236,14 @@ class HttpServer:
 
     # What comes in
 
-    def _look_at(self, connection: Connection) -> None:
+    def _safely(self, step: Callable[[Connection], None], connection: Connection) -> None:
         try:
-            self._go_on_with(connection)
+            step(connection)
         except Exception:  # ours: it ends this connection, and no other
             logger.exception("a connection could not be served")
             self._drop(connection)
 
-    def _go_on_with(self, connection: Connection) -> None:
+    def _look_at(self, connection: Connection) -> None:
         if connection.unsent is not None:
             self._send_on(connection, connection.unsent)
         elif connection.is_busy:
@@ -362,8 +362,7 @@ class HttpServer:
             logger.exception("a request could not be answered")
             return refused(FAILED), False
         finally:
-            if close := getattr(body, "close", None):
-                close()
+            _close(body)
 
     def _stream(
         self, request: Request, head: Head, body: Iterable[bytes], connection: Connection
@@ -423,6 +422,8 @@ class HttpServer:
         """The answer is on its way."""
         connection.is_busy = False
         connection.moved_at = time.monotonic()
+        if connection.since:  # the next one has begun, and wasn't read meanwhile
+            connection.since = connection.moved_at
         if connection.is_ending:
             self._hang_up(connection)
         elif connection.requests:
@@ -468,7 +469,8 @@ class HttpServer:
         if not self._is_listening and not self._stopped_at and len(self._connections) < self._limits.connections:
             self._listen()
         for connection in list(self._connections.values()):
-            if connection.since and now - connection.since > self._limits.request_seconds:
+            is_coming = bool(connection.since) and not connection.is_busy
+            if is_coming and now - connection.since > self._limits.request_seconds:
                 connection.is_busy, connection.since = True, 0.0
                 self._send(connection, refused(LATE), keeps=False)
             elif now - connection.moved_at > self._patience_with(connection):
@@ -482,3 +484,12 @@ class HttpServer:
             return LINGER_SECONDS
         # Of a request, all the time that there is counts, and an answer may take the time that it takes.
         return inf if connection.is_busy or connection.since else self._limits.idle_seconds
+
+
+def _close(body: Iterable[bytes]) -> None:
+    """PEP 3333. The answer is made: what fails now is for the log."""
+    try:
+        if close := getattr(body, "close", None):
+            close()
+    except Exception:
+        logger.exception("the body of an answer could not be closed")
