@@ -591,7 +591,8 @@ def test_half_a_request_behind_one_that_is_being_answered_is_not_late(run):
         connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\n")
         answer = b""
         while not answer.endswith(b"0\r\n\r\n"):
-            assert (more := connection.recv(1000))
+            more = connection.recv(1000)
+            assert more
             answer += more
         connection.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
         assert statuses(answer) == [200]
