@@ -256,7 +256,10 @@ class Plans:
         codes = send(self._port, ask, PATIENCE)["collected"]
         bodies = [request_text("POST", "/oauth/token", FORM | kit.app, urlencode(self._exchange(c))) for c in codes]
         exchange = {"kind": "queue", "requests": bodies, "connections": 8, "collect": '"refresh_token":'}
-        return list(send(self._port, exchange, PATIENCE)["collected"])
+        begun = list(send(self._port, exchange, PATIENCE)["collected"])
+        if len(begun) < count:
+            raise SystemExit(f"{len(begun)} of {count} families of refresh tokens began")
+        return begun
 
     def _login(self, login: str, password: str) -> dict[str, Any]:
         return self._post("/auth/login", json={"login": login, "password": password})

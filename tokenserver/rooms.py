@@ -300,10 +300,11 @@ class Rooms:
 
 
 def _follow(keys: KeyRing) -> Callable[[Entry], None]:
-    """A key that was thrown away in an emergency is gone in every process by its next request."""
+    """A key that was thrown away in an emergency is gone in every process by its next request, and who knows of a
+    client publishes the key that was made for it."""
 
     def apply(entry: Entry) -> None:
-        if entry.kind is Kind.KEYS_CHANGED:
+        if entry.kind in {Kind.KEYS_CHANGED, Kind.CLIENT_CHANGED}:
             keys.reload_if_changed()
 
     return apply

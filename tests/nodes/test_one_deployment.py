@@ -105,6 +105,30 @@ def test_what_is_revoked_at_one_node_is_dead_at_the_other(nodes):
     assert refresh(here, third["refresh_token"]).status_code == 400
 
 
+def test_key_made_for_a_client_signs_and_verifies_at_the_other_node_at_once(nodes, admin):
+    here, there = nodes
+    metadata = {
+        "client_name": "meter", "grant_types": ["client_credentials"], "scope": "tokens:introspect",
+        "access_token_signed_response_alg": "PS256",
+    }  # fmt: skip
+    made = request(here, "POST", "/clients", json=metadata, headers=admin).json()
+    secret = (made["client_id"], made["client_secret"])
+
+    def granted(node):
+        return request(node, "POST", "/oauth/token", auth=secret, data={"grant_type": "client_credentials"}).json()
+
+    token = granted(here)["access_token"]
+    for _ in range(EVERY_WORKER):
+        request(there, "GET", "/users/me", headers=admin)  # whoever was told of the client publishes its key
+    sets = [request(there, "GET", "/.well-known/jwks.json").json()["keys"] for _ in range(EVERY_WORKER)]
+    assert all(kid_of(token) in {key["kid"] for key in keys} for keys in sets)
+    form = {"token": token}
+    known = [request(there, "POST", "/oauth/introspect", auth=secret, data=form).json() for _ in range(EVERY_WORKER)]
+    assert all(each["active"] for each in known)
+    answers = at_once(*[partial(granted, there)] * EVERY_WORKER)
+    assert all("access_token" in answer for answer in answers)
+
+
 @pytest.mark.parametrize("way", ["roles", "status"])
 def test_two_admins_remove_each_other(nodes, admin, way):
     """E41: at two nodes, at the same moment; somebody who can manage roles is left."""

@@ -24,6 +24,7 @@ from tokenserver.config import SIGNING_ALGS
 from tokenserver.errors import ConfigurationError, Conflict
 from tokenserver.tokens.key_files import RingUnusable
 from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.tokens.key_set import KeySet
 from tokenserver.verify.jwks import StaticKeys
 
 START = 1_800_000_000
@@ -512,6 +513,33 @@ def test_another_ring_sees_a_rotation_at_its_next_look(
     assert other.etag == ring.etag
 
 
+def test_another_ring_signs_and_verifies_by_a_key_made_after_its_look(
+    ring: KeyRing, open_ring: Callable[[], KeyRing], monkeypatch: pytest.MonkeyPatch
+):
+    verifying, signing = open_ring(), open_ring()
+    verifying.reload_if_changed()
+    signing.reload_if_changed()
+    ring.ensure("EdDSA")
+    kid = ring.signer("EdDSA").kid
+    assert verifying.find(kid) is not None
+    current = signing.current
+
+    def overtaken() -> KeySet:
+        """What was known before another thread of the process saw the new key."""
+        known = current()
+        monkeypatch.setattr(signing, "current", current)
+        signing.reload_if_changed()
+        return known
+
+    monkeypatch.setattr(signing, "current", overtaken)
+    assert signing.signer("EdDSA").kid == kid
+
+
+def test_unknown_kid_of_a_token_is_unknown_although_the_ring_is_broken(ring: KeyRing, folder: Path):
+    (folder / "ring.json").write_text("{")
+    assert ring.find("nobody's") is None
+
+
 def test_reload_reads_new_files_alone(ring: KeyRing, open_ring: Callable[[], KeyRing], clock: Clock, folder: Path):
     other = open_ring()
     kept = other.current()
@@ -529,6 +557,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.tokens.key_set import KeySet
 
 folder, gate, moment, wanted = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
 ring = KeyRing(folder, jwks_max_age=300, token_lifetime=600, clock=lambda: moment)

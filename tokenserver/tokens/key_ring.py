@@ -62,13 +62,18 @@ class KeyRing:
         try:
             return self.current().signer(alg)
         except RingUnusable:
-            # Another process may have made it just now, for a client that registered for it.
-            if not self.reload_if_changed():
-                raise
+            # Another process may have made it just now, for a client that registered for it; whether this thread
+            # or another one of this process is the first to see that doesn't matter.
+            self.reload_if_changed()
             return self.current().signer(alg)
 
     def find(self, kid: str) -> PublicKey | None:
-        return self.current().find(kid)
+        found = self.current().find(kid)
+        if found is None:
+            with suppress(ConfigurationError):  # nothing to do with the token that names it
+                self.reload_if_changed()
+            found = self.current().find(kid)
+        return found
 
     def jwks(self) -> dict[str, Any]:
         return self.current().jwks()
