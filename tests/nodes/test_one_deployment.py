@@ -123,7 +123,9 @@ def test_key_made_for_a_client_signs_and_verifies_at_the_other_node_at_once(node
     sets = [request(there, "GET", "/.well-known/jwks.json").json()["keys"] for _ in range(EVERY_WORKER)]
     assert all(kid_of(token) in {key["kid"] for key in keys} for keys in sets)
     form = {"token": token}
-    known = [request(there, "POST", "/oauth/introspect", auth=secret, data=form).json() for _ in range(EVERY_WORKER)]
+    known = [
+        request(there, "POST", "/oauth/introspect", auth=secret, data=form).json() for _ in range(EVERY_WORKER)
+    ]
     assert all(each["active"] for each in known)
     answers = at_once(*[partial(granted, there)] * EVERY_WORKER)
     assert all("access_token" in answer for answer in answers)
