@@ -37,7 +37,7 @@ def main() -> None:
     compile_lock("lint", "--extra", "lint", *asked)
     # What `lint` holds whole, the others hold in part: a package has one version here.
     within = ("--constraints", str(FOLDER / "lint.txt"))
-    for name in ("test", "server", "otel", "docs"):
+    for name in ("test", "server", "multi-buffer", "otel", "docs"):
         compile_lock(name, "--extra", name, *within)
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     compile_lock("build", *within, of="-", standard_input="\n".join(build))

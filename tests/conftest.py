@@ -34,10 +34,13 @@ from tokenserver.rooms import Rooms
 from tokenserver.signals import lines
 from tokenserver.storage.feed import FeedRow
 from tokenserver.storage.redis_client import Line
+from tokenserver.tokens import multi_buffer
 from tokenserver.web import request_context
 
 # A server of the reader's own, such as CockroachDB, for which no package carries one.
 EXTERNAL = os.environ.get("TOKENSERVER_TEST_DATABASE_URL", "")
+# Why Intel's library doesn't run here.
+MULTI_BUFFER_FAULT = "" if multi_buffer.found().signs else multi_buffer.found().fault or "it is not installed"
 BACKENDS = ("sqlite", "postgresql", *(["external"] if EXTERNAL else []))
 PASSWORD = "correct horse 7 battery"
 ADMIN_PASSWORD = "first admin of the tests"
@@ -400,6 +403,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         if EXTERNAL
         else "CockroachDB: not run; TOKENSERVER_TEST_DATABASE_URL=cockroachdb://… adds it"
     )
+    if MULTI_BUFFER_FAULT:
+        terminalreporter.write_line(f"signatures eight at a time: not by crypto_mb, {MULTI_BUFFER_FAULT}")
     asked = os.environ.get("TOKENSERVER_TEST_VERIFIERS")
     terminalreporter.write_line(
         f"docs/validate.md: {asked} too"

@@ -395,6 +395,38 @@ def test_light_requests_wait_for_no_others_and_share_their_ways(run):
         assert {heard(each)[-4:] for each in heavy} == {b"done"}
 
 
+def test_requests_of_a_turn_are_signed_for_together(run):
+    batches, stuck, go = [], threading.Event(), threading.Event()
+
+    class Signatures:
+        def exchange(self, items):
+            batches.append(sorted(items))
+            return [item.upper() for item in items]
+
+    signatures = Signatures()
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        item = environ["QUERY_STRING"].encode()
+        if not item:
+            stuck.set()
+            go.wait(PATIENCE)
+            return [b""]
+        return [loop().ask(signatures, item)]
+
+    server = run(application)
+    with ExitStack() as stack:
+        first, *others = [stack.enter_context(server.connect()) for _ in range(9)]
+        first.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert stuck.wait(PATIENCE)
+        for name, each in zip("abcdefgh", others, strict=True):
+            each.sendall(f"GET /light?{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        go.set()
+        assert [bodies(heard(each))[0] for each in others] == [name.encode() for name in "ABCDEFGH"]
+    assert batches == [[name.encode() for name in "abcdefgh"]]
+
+
+
 def test_what_a_trip_raises_each_of_its_requests_raises_and_the_loop_waits_for_it_once(run):
     is_well, threads = True, set()
 

@@ -2,10 +2,13 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
 
 from tests.cli.conftest import ADMIN_PASSWORD, Deployment, Done, Server, wait_until
 from tests.totp import App, decoded
@@ -266,3 +269,20 @@ def test_every_change_is_recorded_as_made_by_the_command_line(cli: Deployment):
     assert row[0] == "cli"
     assert json.loads(row[1]) == {"username": "kim"}
     assert ADMIN_PASSWORD not in str(cli.sql("SELECT * FROM audit_events"))
+
+
+# tokens
+
+
+def test_tokens_that_are_asked_for_at_once_are_each_signed(cli: Deployment, server: Server):
+    """Eight signatures at a time, where the processor can."""
+    grants = ("--grant", "client_credentials", "--json")
+    client = cli.run("client", "create", "--name", "many", *grants).data
+    with httpx.Client(**PLAIN) as http, ThreadPoolExecutor(24) as pool:
+        secret = (client["client_id"], client["client_secret"])
+        form = {"grant_type": "client_credentials"}
+        answers = pool.map(lambda _: http.post(f"{server.url}/oauth/token", data=form, auth=secret), range(240))
+        tokens = {answer.raise_for_status().json()["access_token"] for answer in answers}
+        keys = KeySet.import_key_set(http.get(f"{server.url}/.well-known/jwks.json").json())
+    assert len(tokens) == 240
+    assert all(jwt.decode(token, keys, algorithms=["RS256"]) for token in tokens)

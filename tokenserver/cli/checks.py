@@ -145,6 +145,7 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
 
 
 def keys(settings: Settings) -> Iterator[Finding]:
+    from tokenserver.tokens import multi_buffer
     from tokenserver.tokens.key_ring import KeyRing
 
     ring = KeyRing(settings.keys_dir, jwks_max_age=settings.jwks_max_age, token_lifetime=settings.access_token_ttl)
@@ -156,7 +157,14 @@ def keys(settings: Settings) -> Iterator[Finding]:
     for what, todo in ring.faults(settings.key_rotation_interval):
         yield Finding("key age", "warning", what, todo)
     ring.signer(settings.signing_alg)
-    yield Finding("keys", "ok", f"{len(ring.entries())} in {settings.keys_dir}, one signs {settings.signing_alg}")
+    signs, fault = multi_buffer.found()
+    pace = (
+        f"; RS256 up to {multi_buffer.LANES} at a time"
+        if signs
+        else f"; RS256 one at a time: {fault}" * bool(fault)
+    )
+    detail = f"{len(ring.entries())} in {settings.keys_dir}, one signs {settings.signing_alg}{pace}"
+    yield Finding("keys", "ok", detail)
 
 
 def mail(settings: Settings) -> Iterator[Finding]:

@@ -34,8 +34,8 @@ from tokenserver.cli.http_connection import (
     place_of,
     refused,
 )
-from tokenserver.storage.aside import Aside
-from tokenserver.storage.round_trips import RoundTrips, again
+from tokenserver.storage.aside import Aside, Together
+from tokenserver.storage.round_trips import again
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -62,8 +62,8 @@ LATE: Final = Refusal("408 Request Timeout", "The request took too long.")
 
 
 class Asked(NamedTuple):
-    trips: RoundTrips
-    command: bytes
+    together: Together
+    item: Any
     task: greenlet
 
 
@@ -292,8 +292,8 @@ class HttpServer:
         data, keeps = self._answered(request, self._application, None)
         self._send(connection, data, keeps=keeps)
 
-    def ask(self, trips: RoundTrips, command: bytes) -> Any:
-        self._asked.append(Asked(trips, command, getcurrent()))
+    def ask(self, together: Together, item: Any) -> Any:
+        self._asked.append(Asked(together, item, getcurrent()))
         return self.hub.switch()
 
     def elsewhere(self, work: Callable[[], T]) -> T:
@@ -309,12 +309,12 @@ class HttpServer:
         return self.hub.switch()  # type: ignore[no-any-return]
 
     def _fetch(self) -> None:
-        """The replies to all that was asked meanwhile."""
+        """The answers to all that was asked meanwhile."""
         asked, self._asked = self._asked, []
-        for trips in {each.trips for each in asked}:
-            mine = [each for each in asked if each.trips is trips]
+        for together in {each.together for each in asked}:
+            mine = [each for each in asked if each.together is together]
             try:
-                replies = trips.exchange([each.command for each in mine])
+                replies = together.exchange([each.item for each in mine])
             except BaseException as error:  # noqa: BLE001 - each of them raises it
                 for each in mine:
                     each.task.throw(again(error))

@@ -5,22 +5,26 @@ and the loop goes on with others. Nothing may be put aside while it holds a lock
 the thread that has to go on. So what asks a store under a lock does all of that `elsewhere`.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-if TYPE_CHECKING:
-    from tokenserver.storage.round_trips import RoundTrips
-
 T = TypeVar("T")
+
+
+class Together(Protocol):
+    """What is cheaper for many at once than for one after the other."""
+
+    def exchange(self, items: Sequence[Any], /) -> list[Any]:
+        """An answer to each, in their order."""
 
 
 class Loop(Protocol):
     """Of the thread that it is called in, by a request that goes on when there is an answer."""
 
-    def ask(self, trips: "RoundTrips", command: bytes) -> Any:
-        """The reply to a packed command, which goes out with those of the others. Raises what the trip raises."""
+    def ask(self, together: Together, item: Any) -> Any:
+        """The answer to an item that is exchanged with those of the others. Raises what `exchange` raises."""
 
     def elsewhere(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises in a thread that may wait."""

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from tokenserver.signals import traces
+from tokenserver.tokens.multi_buffer import shared
 from tokenserver.verify.jwks import PublicKey
 
 RSA_BITS: Final = 2048
@@ -100,4 +101,8 @@ def _sign_with(alg: str, private: PrivateKey) -> Callable[[bytes], bytes]:
 
         return sign_es256
     scheme = _PKCS1 if alg == "RS256" else _PSS
-    return lambda signing_input: private.sign(signing_input, scheme, _SHA256)
+
+    def sign_rsa(signing_input: bytes) -> bytes:
+        return private.sign(signing_input, scheme, _SHA256)
+
+    return shared(private, sign_rsa) if alg == "RS256" else sign_rsa
