@@ -3,6 +3,7 @@
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -274,10 +275,11 @@ def test_every_change_is_recorded_as_made_by_the_command_line(cli: Deployment):
 # tokens
 
 
-def test_tokens_that_are_asked_for_at_once_are_each_signed(cli: Deployment, server: Server):
+def test_tokens_that_are_asked_for_at_once_are_each_signed(cli: Deployment, server: Server, tmp_path: Path):
     """Eight signatures at a time, where the processor can."""
-    grants = ("--grant", "client_credentials", "--json")
-    client = cli.run("client", "create", "--name", "many", *grants).data
+    (metadata := tmp_path / "metadata.json").write_text('{"access_token_signed_response_alg": "RS256"}')
+    arguments = ("--name", "many", "--grant", "client_credentials", "--metadata", str(metadata), "--json")
+    client = cli.run("client", "create", *arguments).data
     with httpx.Client(**PLAIN) as http, ThreadPoolExecutor(24) as pool:
         secret = (client["client_id"], client["client_secret"])
         form = {"grant_type": "client_credentials"}
