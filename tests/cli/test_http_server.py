@@ -426,7 +426,6 @@ def test_requests_of_a_turn_are_signed_for_together(run):
     assert batches == [[name.encode() for name in "abcdefgh"]]
 
 
-
 def test_what_a_trip_raises_each_of_its_requests_raises_and_the_loop_waits_for_it_once(run):
     is_well, threads = True, set()
 
