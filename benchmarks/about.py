@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+from tokenserver.tokens import multi_buffer
+
 ROOT: Final = Path(__file__).parent.parent
 
 
@@ -17,6 +19,7 @@ def about() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "multi_buffer": multi_buffer.found().signs is not None,
     }
 
 

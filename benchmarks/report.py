@@ -44,10 +44,11 @@ def replaced(document: str, section: str, text: str) -> str:
 
 
 def conditions(about: dict[str, Any]) -> str:
+    extra = "with" if about["multi_buffer"] else "without"
     return (
         f"{about['date']}, commit {about['commit']}; {about['processor']}, {about['cores']} cores, Python "
-        f"{about['python']}; {about['workers']} workers, medians of {about['rounds']} samples of "
-        f"{about['seconds']:g} s. **R = {about['r_ms']:.3f} ms.**"
+        f"{about['python']}, {extra} the extra `multi-buffer`; {about['workers']} workers, "
+        f"medians of {about['rounds']} samples of {about['seconds']:g} s. **R = {about['r_ms']:.3f} ms.**"
     )
 
 
