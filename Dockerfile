@@ -9,6 +9,8 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
+# Of setup.cfg: server, or one that brings more.
+ARG EXTRA=server
 # What others made, as requirements/ names it, by version and hash; nothing is compiled, and no setup code runs.
 COPY requirements requirements
 RUN python3 -m venv /builder \
@@ -16,7 +18,7 @@ RUN python3 -m venv /builder \
         -r requirements/build.txt -r requirements/tools.txt \
     && python3 -m venv --without-pip /opt/tokenserver \
     && /builder/bin/pip --python /opt/tokenserver/bin/python install --compile --no-deps --only-binary :all: \
-        --require-hashes --report /installed.json -r requirements/server.txt
+        --require-hashes --report /installed.json -r requirements/${EXTRA}.txt
 COPY . .
 # The wheel first: what is installed is what would be published. Its migrations land in the venv's share/, and beside
 # them what all this consists of.

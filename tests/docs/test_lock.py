@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from tests.docs.fences import ROOT
 
-EXTRAS = ("server", "otel", "docs", "test", "lint", "tools")
+EXTRAS = ("server", "multi-buffer", "otel", "docs", "test", "lint", "tools")
 LOCKS = ("build", *EXTRAS)
 ENTRY = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^ ]+)(?: ; (?P<marker>.+?))?(?P<hashes>(?: --hash=\S+)+)")
 HERE = default_environment()
@@ -95,7 +95,7 @@ def test_what_setup_cfg_asks_for_is_locked(extra):
     assert not wrong, "run `make lock`"
 
 
-@pytest.mark.parametrize("extra", ["server", "docs", "test", "lint"])
+@pytest.mark.parametrize("extra", ["server", "multi-buffer", "docs", "test", "lint"])
 def test_what_that_needs_in_turn_is_locked_too(extra):
     """As far as the packages here tell: those that are installed in the version that is locked."""
     todo, seen, wrong = list(asked()[extra]), set(), set()
@@ -138,7 +138,7 @@ def test_a_lock_is_versions_and_hashes_and_names_no_place(lock):
 
 
 def test_a_package_has_one_version_in_all_that_is_installed_together():
-    for smaller in ("build", "server", "docs", "test"):
+    for smaller in ("build", "server", "multi-buffer", "docs", "test"):
         for name, entries in locked(smaller).items():
             assert {each.version for each in entries} <= {each.version for each in locked("lint")[name]}, name
 
