@@ -43,12 +43,13 @@ def _descendants(roots: Iterable[int]) -> list[int]:
 
 
 def cpu_ms(pids: Iterable[int]) -> float:
-    """User and system time so far, in steps of a clock tick (10 ms)."""
+    """User and system time so far, in steps of a clock tick (10 ms), with that of children which have ended: a
+    database's cleaner that ends would take its time back."""
     ticks = 0
     for pid in pids:
         with suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
+            ticks += sum(map(int, fields[11:15]))
     return ticks * 1000 / os.sysconf("SC_CLK_TCK")
 
 
