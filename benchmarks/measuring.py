@@ -50,12 +50,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians of the samples of a cell; counts are sums. `ratio`: CPU per request as a multiple of R."""
+    """Medians of the samples of a cell; counts are sums. `ratio`: CPU per request as a multiple of R. `least_cpu_ms`:
+    of the sample that was disturbed least."""
 
     requests_per_s: float
     p50_ms: float
     p99_ms: float
     cpu_ms: float
+    least_cpu_ms: float
     ratio: float
     spread: float
     refused: int
@@ -75,6 +77,7 @@ class Figures:
             p50_ms=median("p50_ms"),
             p99_ms=median("p99_ms"),
             cpu_ms=median("cpu_ms"),
+            least_cpu_ms=min(sample.cpu_ms for sample in samples),
             ratio=median("ratio"),
             spread=max(ratios) - min(ratios),
             refused=sum(sample.refused for sample in samples),

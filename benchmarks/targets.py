@@ -78,9 +78,9 @@ TOKENS: Final = ("client_credentials", "refresh")
 
 
 def of_growth(results: dict[str, Any]) -> list[Verdict]:
-    """What is the same with many as with few differs by no more than a tenth: by its milliseconds, since the samples
-    were taken in turns, and the noise of R would count twice."""
-    found = {(cell["subject"], cell["path"], cell["size"]): cell["cpu_ms"] for cell in results["cells"]}
+    """What is the same with many as with few differs by no more than a tenth: by the samples of each that were
+    disturbed least. They are taken in turns, so that the noise of R would only be added."""
+    found = {(cell["subject"], cell["path"], cell["size"]): cell["least_cpu_ms"] for cell in results["cells"]}
     verdicts = [
         Verdict(Target(f"a family in Redis, of {int(count):,}", "bytes", 300), size)
         for count, size in results["family_bytes"].items()
