@@ -50,8 +50,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians of the samples of a cell; counts are sums. `ratio`: CPU per request as a multiple of R. `least_cpu_ms`:
-    of the sample that was disturbed least."""
+    """Medians of the samples of a cell; counts are sums. `ratio`: CPU per request as a multiple of R.
+    `least_cpu_ms`: of the sample that was disturbed least."""
 
     requests_per_s: float
     p50_ms: float

@@ -48,8 +48,8 @@ def cpu_ms(pids: Iterable[int]) -> float:
 
 
 def main_thread_ms(pids: Iterable[int]) -> float:
-    """CPU time of their first threads, to the nanosecond: all of it, for stores that work in one. With that of their
-    children that have ended: a database's cleaner would take its time back."""
+    """CPU time of their first threads, to the nanosecond: all of it, for stores that work in one. With that of
+    their children that have ended: a database's cleaner would take its time back."""
     total = 0.0
     for pid in pids:
         with suppress(OSError):
