@@ -9,9 +9,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.conftest import MULTI_BUFFER_FAULT
+from tokenserver.config import SIGNING_ALGS
 from tokenserver.storage.aside import Aside
 from tokenserver.tokens import multi_buffer
 from tokenserver.tokens.multi_buffer import BITS, LANES, SIZE, Found, LaneKey, MultiBuffer, WrongSignature, shared
+from tokenserver.tokens.signing_key import generate_pem, load_pem
 
 
 def new_key(bits=BITS, exponent=65537):
@@ -63,6 +65,19 @@ def test_signatures_are_those_of_openssl_in_their_order(library, keys):
     for count in range(1, 2 * LANES + 4):
         items = [(keys[number % 3 == 2], f"{count}.{number}".encode()) for number in range(count)]
         assert signs.exchange(items) == [key.alone(data) for key, data in items]
+    assert signs.is_sound
+
+
+def test_key_with_the_larger_prime_last(crypto_mb):
+    """As other programs make them."""
+    n = rsa.generate_private_key(65537, BITS).private_numbers()
+    least, most = sorted((n.p, n.q))
+    swapped = rsa.RSAPrivateNumbers(
+        least, most, n.d, n.d % (least - 1), n.d % (most - 1), pow(most, -1, least), n.public_numbers
+    ).private_key()
+    key = LaneKey(swapped, lambda data: swapped.sign(data, padding.PKCS1v15(), hashes.SHA256()))
+    signs = MultiBuffer(crypto_mb)
+    assert signs.exchange([(key, b"x")] * LANES) == [key.alone(b"x")] * LANES
     assert signs.is_sound
 
 
@@ -146,6 +161,15 @@ def test_only_who_is_answered_in_a_loop_shares(arithmetic, keys, monkeypatch):
     monkeypatch.setattr(multi_buffer, "found", Found)
     assert in_loop(loop, lambda: sign(b"z")) == keys[0].alone(b"z")
     assert loop.asked == [b"y"]
+
+
+def test_rs256_alone_is_signed_together(arithmetic, monkeypatch):
+    monkeypatch.setattr(multi_buffer, "found", lambda: Found(MultiBuffer(arithmetic)))
+    loop = Loop()
+    for alg in SIGNING_ALGS:
+        signer = load_pem(alg, generate_pem(alg)).signer
+        in_loop(loop, lambda signer=signer: signer.sign(signer.alg.encode()))
+    assert loop.asked == [b"RS256"]
 
 
 def missing():
