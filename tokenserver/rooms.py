@@ -4,6 +4,7 @@ command line. Nothing here asks SQL or Redis yet.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from flask import Flask
@@ -19,6 +20,7 @@ from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
+from tokenserver.errors import ConfigurationError
 from tokenserver.identity.breached_passwords import BreachedPasswords
 from tokenserver.identity.hash_places import HashPlaces, shared_folder
 from tokenserver.identity.known_devices import KnownDevices
@@ -304,7 +306,10 @@ def _follow(keys: KeyRing) -> Callable[[Entry], None]:
     client publishes the key that was made for it."""
 
     def apply(entry: Entry) -> None:
-        if entry.kind in {Kind.KEYS_CHANGED, Kind.CLIENT_CHANGED}:
+        if entry.kind is Kind.KEYS_CHANGED:
             keys.reload_if_changed()
+        elif entry.kind is Kind.CLIENT_CHANGED:
+            with suppress(ConfigurationError):  # what is loaded serves on
+                keys.reload_if_changed()
 
     return apply

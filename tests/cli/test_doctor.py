@@ -18,6 +18,7 @@ from tokenserver.cli import checks, doctor, store_checks
 from tokenserver.cli.finding import Check
 from tokenserver.config import Settings
 from tokenserver.storage import clock, redis_rules, schema
+from tokenserver.tokens import multi_buffer
 
 __all__ = ["smtp"]
 
@@ -59,6 +60,12 @@ def test_all_is_well_without_a_server(deployment: Deployment):
     subjects |= {"redis version", "redis eviction", "redis permissions", "redis persistence", "redis epoch"}
     subjects |= {"clock of redis", "mail", "server"}
     assert findings.keys() == subjects
+
+
+def test_it_says_how_many_signatures_are_made_at_a_time(deployment: Deployment):
+    signs, fault = multi_buffer.found()
+    how = "up to 8 at a time" if signs else f"one at a time: {fault}" if fault else ""
+    assert examine(deployment)["keys"].detail.partition("; RS256 ")[2] == how
 
 
 def test_the_text_names_each_check_and_what_to_do(deployment: Deployment):

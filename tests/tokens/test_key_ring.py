@@ -22,6 +22,8 @@ from joserfc.jwk import KeySet as JoseKeySet
 
 from tokenserver.config import SIGNING_ALGS
 from tokenserver.errors import ConfigurationError, Conflict
+from tokenserver.rooms import _follow
+from tokenserver.storage.feed import Entry, Kind
 from tokenserver.tokens.key_files import RingUnusable
 from tokenserver.tokens.key_ring import KeyRing
 from tokenserver.tokens.key_set import KeySet
@@ -538,6 +540,16 @@ def test_another_ring_signs_and_verifies_by_a_key_made_after_its_look(
 def test_unknown_kid_of_a_token_is_unknown_although_the_ring_is_broken(ring: KeyRing, folder: Path):
     (folder / "ring.json").write_text("{")
     assert ring.find("nobody's") is None
+
+
+def test_client_that_changes_while_the_ring_is_broken_stops_nobody(ring: KeyRing, folder: Path):
+    follow = _follow(ring)
+    kid = ring.signer("ES256").kid
+    (folder / "ring.json").write_text("{")
+    follow(Entry(Kind.CLIENT_CHANGED, "app", START))
+    assert ring.signer("ES256").kid == kid
+    with pytest.raises(RingUnusable):  # a key may have been thrown away
+        follow(Entry(Kind.KEYS_CHANGED, "", START))
 
 
 def test_reload_reads_new_files_alone(ring: KeyRing, open_ring: Callable[[], KeyRing], clock: Clock, folder: Path):

@@ -158,12 +158,11 @@ def keys(settings: Settings) -> Iterator[Finding]:
         yield Finding("key age", "warning", what, todo)
     ring.signer(settings.signing_alg)
     signs, fault = multi_buffer.found()
-    pace = (
-        f"; RS256 up to {multi_buffer.LANES} at a time"
-        if signs
-        else f"; RS256 one at a time: {fault}" * bool(fault)
-    )
-    detail = f"{len(ring.entries())} in {settings.keys_dir}, one signs {settings.signing_alg}{pace}"
+    detail = f"{len(ring.entries())} in {settings.keys_dir}, one signs {settings.signing_alg}"
+    if signs:
+        detail += f"; RS256 up to {multi_buffer.LANES} at a time"
+    elif fault:
+        detail += f"; RS256 one at a time: {fault}"
     yield Finding("keys", "ok", detail)
 
 

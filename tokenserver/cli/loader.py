@@ -237,10 +237,7 @@ def _import_program(*, for_server_database: bool) -> None:
 
     from tokenserver.cli import http_server, server  # noqa: F401
     from tokenserver.oauth.endpoints import waiting  # noqa: F401
-    from tokenserver.tokens import (
-        multi_buffer,
-        revocation_watch,  # noqa: F401
-    )
+    from tokenserver.tokens import multi_buffer, revocation_watch  # noqa: F401
 
     multi_buffer.found()
     if for_server_database:
