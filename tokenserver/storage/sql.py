@@ -277,7 +277,7 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
 def _prepare_sqlite(engine: Engine) -> None:
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours, below
-        for pragma in (f"busy_timeout={SQLITE_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={SQLITE_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON", "cache_size=-256"):
             connection.execute(f"PRAGMA {pragma}")
         _keep_wal(connection)
 
