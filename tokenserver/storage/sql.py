@@ -4,10 +4,11 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from tokenserver.errors import StoreUnavailable
 from tokenserver.random_bytes import random_bytes
 from tokenserver.signals import metrics
 from tokenserver.storage.aside import elsewhere
+from tokenserver.storage.write_queue import WriteQueue
 
 if TYPE_CHECKING:
     from tokenserver.storage.connections import Gate
@@ -50,6 +52,14 @@ UNKNOWN_SQLSTATE: Final = "40003"
 MAX_TRIES: Final = 6
 UNHURRIED_SECONDS: Final = 1800
 SQLITE_SECONDS: Final = 5  # that a writer waits for its turn
+# Pages stay in the kernel's cache. 2 MB of them for each connection, SQLite's default, were 12 MB of a node under
+# load.
+PRAGMAS: Final = (
+    f"busy_timeout={SQLITE_SECONDS * 1000}",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "cache_size=-256",  # KiB
+)
 VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _COMMITTING: Final = "before_commit"
 _ENDED: Final = "when_ended"
@@ -134,8 +144,11 @@ class Database:
         self.engine = engine
         self.info: dict[Any, Any] = {}
         self.gate: Gate | None = None
+        self._queue: WriteQueue | None = None
         if engine.dialect.name == "sqlite":
             _prepare_sqlite(engine)
+            if engine.url.database:
+                self._queue = WriteQueue(Path(engine.url.database))
 
     @classmethod
     def of(cls, app: Flask, settings: Settings) -> "Database":
@@ -197,26 +210,41 @@ class Database:
         committed: bool | None = False
         with Transaction(self.engine, expire_on_commit=False, info=dict(self.info)) as transaction:
             try:
-                connection = transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
-                with _patience(connection) if _unhurried.get() else nullcontext():
-                    result = work(transaction)
-                    transaction.flush()
-                    for finish in transaction.info.get(_COMMITTING, ()):
-                        finish()
-                    committed = None  # from here until the commit has returned, nobody knows
-                    transaction.commit()
-                committed = True
+                with self._turn(sqlite_begin), _undone(transaction):
+                    connection = transaction.connection(execution_options={"sqlite_begin": sqlite_begin})
+                    with _patience(connection) if _unhurried.get() else nullcontext():
+                        result = work(transaction)
+                        transaction.flush()
+                        for finish in transaction.info.get(_COMMITTING, ()):
+                            finish()
+                        committed = None  # from here until the commit has returned, nobody knows
+                        transaction.commit()
+                    committed = True
                 return result
-            except BaseException as error:
-                if isinstance(error, DBAPIError) and _is_rolled_back(error):
+            except DBAPIError as error:
+                if _is_rolled_back(error):
                     committed = False
-                # Closing alone would leave objects that `work` added as if they were stored: the next try would not
-                # store them again.
-                transaction.rollback()
                 raise
             finally:
                 for callback in transaction.info.get(_ENDED, ()):
                     callback(committed)
+
+    def _turn(self, sqlite_begin: str) -> AbstractContextManager[None]:
+        """Of a writer, from before its transaction until after it."""
+        if self._queue is None or sqlite_begin != "IMMEDIATE":
+            return nullcontext()
+        return self._queue.turn(_sqlite_patience())
+
+
+@contextmanager
+def _undone(transaction: Transaction) -> Iterator[None]:
+    """When it fails. Closing alone would leave objects that its work added as if they were stored: the next try
+    would not store them again."""
+    try:
+        yield
+    except BaseException:
+        transaction.rollback()
+        raise
 
 
 @contextmanager
@@ -277,7 +305,7 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
 def _prepare_sqlite(engine: Engine) -> None:
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours, below
-        for pragma in (f"busy_timeout={SQLITE_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON", "cache_size=-256"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         _keep_wal(connection)
 
