@@ -208,6 +208,22 @@ class TestCarrying:
             list(pool.map(lambda trail: trail.drain(limit=10), drainers * 3))
         assert len(events(rooms, "access:allowed")) == 30
 
+    def test_what_is_carried_stands_in_the_order_of_time(self, api, rooms):
+        """So each index of it grows at its end: a page for each event cost three times what the rest does."""
+        token = api.signed_in()["access_token"]
+        ids, requests, seen = [], [], {event.id for event in events(rooms)}
+        for _ in range(3):
+            for _ in range(5):
+                api.me(token)
+            batch = [event for event in events(rooms) if event.id not in seen]
+            seen |= {event.id for event in batch}
+            ids += sorted(event.id for event in batch)
+            requests += sorted(event.request_id for event in batch)
+        assert ids == sorted(ids)
+        assert requests == sorted(requests)
+        assert len(set(requests)) == 15
+        assert {len(each) for each in requests} == {32}
+
     def test_an_unreadable_event_stops_nothing(self, api, rooms):
         rooms.feed.sync()
         rooms.trail.append("{", "[]", '["of a later version"]')

@@ -16,6 +16,7 @@ from sqlalchemy_cockroachdb.psycopg2 import CockroachDBDialect_psycopg2
 from tests.conftest import ADMIN_PASSWORD, bearer
 from tokenserver import first_start
 from tokenserver.app import rooms_of
+from tokenserver.audit.models import AuditEvent
 from tokenserver.background import Background
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
@@ -197,6 +198,15 @@ class TestServer:
         locking = [sql for sql in said if re.search(r"FOR (?:UPDATE|SHARE)", sql)]
         # Rows are locked, not what was made of them.
         assert not [sql for sql in locking if re.search(r"\bDISTINCT\b|\bGROUP BY\b|\bUNION\b|count\(", sql)]
+
+    def test_rows_that_come_by_the_thousand_spread(self, app, api):
+        """In the order of time all of them would be written on one machine."""
+        rooms = rooms_of(app)
+        list(first_start.prepare(rooms))
+        api.signed_in()
+        rooms.trail.drain_all()
+        ids = rooms.database.read(lambda tx: tx.scalars(sa.select(AuditEvent.id)).all())
+        assert {each.version for each in ids} == {4}
 
 
 def test_certificates_reach_the_driver_as_they_are_written(monkeypatch):

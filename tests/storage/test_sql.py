@@ -15,7 +15,7 @@ from tokenserver.app import rooms_of
 from tokenserver.config import Settings
 from tokenserver.errors import StoreUnavailable
 from tokenserver.storage import sql
-from tokenserver.storage.sql import MAX_TRIES, Database, new_id_text, unhurried, when_ended
+from tokenserver.storage.sql import MAX_TRIES, Database, new_id_text, ordered_id_text, unhurried, when_ended
 
 
 @pytest.fixture
@@ -235,6 +235,18 @@ def test_a_database_that_is_away_is_unavailable():
     with pytest.raises(StoreUnavailable):
         database.read(lambda tx: tx.execute(sa.text("SELECT 1")))
     assert time.monotonic() - started < 10
+
+
+def test_ids_in_the_order_of_time():
+    """RFC 9562 section 5.7."""
+    texts = [ordered_id_text(ms) for ms in (0, 1_700_000_000_000, 1_700_000_000_001, 2**48 - 1) for _ in range(500)]
+    assert len(set(texts)) == 2000
+    for start in range(0, 2000, 500):
+        assert max(texts[:start], default="") < min(texts[start:])
+    ids = [uuid.UUID(text) for text in texts]
+    assert [str(each) for each in ids] == texts
+    assert {(each.version, each.variant) for each in ids} == {(7, uuid.RFC_4122)}
+    assert {text[19] for text in texts} == set("89ab")
 
 
 def test_an_id_as_text():

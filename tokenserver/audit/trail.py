@@ -27,7 +27,7 @@ from tokenserver.storage import stream
 from tokenserver.storage.bulk import MICROSECONDS, insert_rows, time_text
 from tokenserver.storage.feed import Feed, Known, Mark, state_key
 from tokenserver.storage.redis import RedisReplaced
-from tokenserver.storage.sql import Base, Transaction, new_id_text
+from tokenserver.storage.sql import Base, Transaction, new_id_text, ordered_id_text
 from tokenserver.web.request_context import current
 
 logger = logging.getLogger("tokenserver.audit")
@@ -163,6 +163,9 @@ class Trail:
         chain = writer.chain.hex
         rows = []
         counted = usage.Counts()
+        now_ms = time.time_ns() // 1_000_000
+        # CockroachDB would keep rows in the order of time on one machine.
+        is_spread = tx.connection().dialect.name == "cockroachdb"
         for text in events:
             try:
                 at, endpoint, *texts, details = orjson.loads(text)
@@ -174,7 +177,8 @@ class Trail:
                 logger.exception("an event of the stream can't be read and is dropped")
                 continue
             if self._keep_allowed or event != Event.ACCESS_ALLOWED:
-                row_id, covered = new_id_text(), details_text(details)
+                row_id = new_id_text() if is_spread else ordered_id_text(now_ms)
+                covered = details_text(details)
                 position, digest = writer.link((row_id, int(at), *texts), covered)  # at may be true
                 rows.append((row_id.replace("-", ""), moment, *texts, covered, chain, position, digest))
         if rows:

@@ -38,6 +38,7 @@ __all__ = [
     "db",
     "new_id",
     "new_id_text",
+    "ordered_id_text",
     "unhurried",
     "utc_now",
     "when_ended",
@@ -107,6 +108,13 @@ def new_id_text() -> str:
     """Its text, for a third of the price (RFC 9562 section 5.4: version 4, variant 10)."""
     digits = random_bytes().hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+def ordered_id_text(milliseconds: int) -> str:
+    """That of an id in the order of time (RFC 9562 section 5.7: version 7, variant 10). An index of them grows at
+    its end, where one of random ids changes a page for each (docs/adr/0034)."""
+    digits = f"{milliseconds:012x}7{random_bytes()[:10].hex()}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
 def before_commit(tx: Transaction, callback: Callable[[], None]) -> None:

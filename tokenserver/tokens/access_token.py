@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 from tokenserver.compact_json import to_json
-from tokenserver.random_bytes import random_bytes
+from tokenserver.storage.sql import ordered_id_text
 
 TYP: Final = "at+jwt"  # RFC 9068 section 2.1
 # Authentication contexts (OpenID Connect Core section 2, `acr`), each better than the one before.
@@ -113,9 +113,7 @@ def acr_of(amr: Sequence[str]) -> str:
 def new_jti(issued_at_ms: int) -> str:
     """A UUID of version 7 (RFC 9562 section 5.7): it carries the milliseconds that `iat`, in whole seconds as
     strangers' verifiers expect it, can't."""
-    digits = f"{issued_at_ms:012x}7{random_bytes()[:10].hex()}"
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+    return ordered_id_text(issued_at_ms)
 
 
 def _segment(value: Mapping[str, Any]) -> bytes:
