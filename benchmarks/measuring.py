@@ -30,8 +30,8 @@ class Measured(Protocol):
 @dataclass(frozen=True)
 class Sample:
     """`requests_per_s`, `cpu_ms`: of good answers. `refused`: 429 and 503, asked again later. `failed`: all other
-    answers that weren't good, and connections that were closed. `r_ms`: R just before. `redis_ms`, `sql_ms`: what
-    the stores spent for a request."""
+    answers that weren't good, and connections that were closed. `r_ms`: R, the mean of just before and after.
+    `redis_ms`, `sql_ms`: what the stores spent for a request."""
 
     requests_per_s: float
     p50_ms: float
@@ -110,7 +110,7 @@ def measure(
     if not warm and plan["kind"] == "fixed":
         send(server.port, plan | {"most": WARM_UP}, seconds)
         server.settle()
-    r_ms = raw_signature_ms()
+    r_before = raw_signature_ms()
     before, stores_before = server.cpu_ms(), server.store_cpu_ms()
     outcome = send(server.port, plan, seconds)
     server.settle()
@@ -126,7 +126,7 @@ def measure(
         p50_ms=outcome["p50_ms"],
         p99_ms=outcome["p99_ms"],
         cpu_ms=spent / good,
-        r_ms=r_ms,
+        r_ms=(r_before + raw_signature_ms()) / 2,
         refused=refused,
         failed=sum(statuses.values()) - good - refused + outcome["closed"],
         redis_ms=redis_ms / good,

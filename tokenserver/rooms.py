@@ -20,7 +20,7 @@ from tokenserver.clients.initial_access_token import InitialAccessTokens
 from tokenserver.clients.keys import ClientKeys
 from tokenserver.clients.registry import Clients
 from tokenserver.config import Settings
-from tokenserver.errors import ConfigurationError
+from tokenserver.errors import ConfigurationError, Unavailable
 from tokenserver.identity.breached_passwords import BreachedPasswords
 from tokenserver.identity.hash_places import HashPlaces, shared_folder
 from tokenserver.identity.known_devices import KnownDevices
@@ -303,11 +303,14 @@ class Rooms:
 
 def _follow(keys: KeyRing) -> Callable[[Entry], None]:
     """A key that was thrown away in an emergency is gone in every process by its next request, and who knows of a
-    client publishes the key that was made for it."""
+    client publishes the key that was made for it. Raises Unavailable while nobody can tell which keys are left."""
 
     def apply(entry: Entry) -> None:
         if entry.kind is Kind.KEYS_CHANGED:
-            keys.reload_if_changed()
+            try:
+                keys.reload_if_changed()
+            except ConfigurationError as error:
+                raise Unavailable(private=str(error)) from error
         elif entry.kind is Kind.CLIENT_CHANGED:
             with suppress(ConfigurationError):  # what is loaded serves on
                 keys.reload_if_changed()
