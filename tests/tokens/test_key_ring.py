@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from joserfc import jws
 from joserfc.jwk import KeySet as JoseKeySet
 
+from tests.answers import refused
+from tests.conftest import Api, Apps, bearer
+from tokenserver.app import rooms_of
 from tokenserver.config import SIGNING_ALGS
 from tokenserver.errors import ConfigurationError, Conflict, Unavailable
 from tokenserver.rooms import _follow
@@ -1055,3 +1059,21 @@ def test_error_carries_what_and_remedy(open_ring: Callable[[], KeyRing]):
     what, remedy = refusal.value.fault
     assert str(refusal.value) == f"{what}: {remedy}"
     assert refusal.value.code == "key_ring_unusable"
+
+
+def test_requests_are_refused_while_nobody_can_read_which_keys_are_left(
+    apps: Apps, api_of: Callable[..., Api], keys_dir: Path, tmp_path: Path
+):
+    folder = Path(shutil.copytree(keys_dir, tmp_path / "keys"))
+    app = apps(keys_dir=folder)
+    api, manifest = api_of(app), folder / "ring.json"
+    mine = bearer(api.signed_in()["access_token"])
+    kept = manifest.read_text()
+    manifest.write_text("{")
+    rooms_of(apps()).feed.change(lambda _tx, change: change.note(Kind.KEYS_CHANGED))  # who can read it
+    for _ in range(2):
+        answer = api.http.get("/users/me", headers=mine)
+        assert refused(answer, 503, "temporarily_unavailable")
+        assert answer.headers["Retry-After"]
+    manifest.write_text(kept)
+    assert api.http.get("/users/me", headers=mine).status_code == 200
