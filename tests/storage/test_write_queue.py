@@ -1,6 +1,7 @@
 """Who writes to an SQLite file comes in the order of asking, and nobody waits for ever."""
 
 import fcntl
+import gc
 import subprocess
 import sys
 import threading
@@ -174,6 +175,19 @@ def test_where_no_file_can_be_locked_sqlite_is_all_there_is(file: Path):
         file.with_name(file.name + name).mkdir()
     database = counters(file)
     assert database.read(lambda tx: tx.execute(sa.text("SELECT value FROM counters")).scalar_one()) == 0
+
+
+def test_nothing_stays_open_of_a_queue_that_is_gone(file: Path):
+    def opened() -> list[str]:
+        links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        return [str(each.readlink()) for each in links if str(file) in str(each.readlink())]
+
+    queue = WriteQueue(file)
+    with queue.turn(LONG):
+        assert len(opened()) == 2
+    del queue
+    gc.collect()
+    assert opened() == []
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import fcntl
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +97,7 @@ class _Processes:
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
         self._descriptors: list[int] = []
+        weakref.finalize(self, _close, self._descriptors)
         self._state = threading.Lock()
         self._is_wanted = self._is_waiting = False
         self._there = threading.Semaphore(0)
@@ -105,7 +107,8 @@ class _Processes:
     def enter(self, seconds: float) -> bool:
         try:
             return self._try() or self._wait(seconds)
-        except OSError:  # a folder that can't be written to, or a file system without locks: no order, then
+        except (OSError, RuntimeError):
+            # A folder that can't be written to, a file system without locks, no thread to be had: no order, then.
             return True
 
     def leave(self) -> None:
@@ -130,13 +133,14 @@ class _Processes:
         return True
 
     def _wait(self, seconds: float) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._wait_in_kernel, name="write queue", daemon=True)
+            thread.start()
+            self._thread = thread
         with self._state:
             self._is_wanted = True
             if not self._is_waiting:
                 self._is_waiting = True
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._wait_in_kernel, name="write queue", daemon=True)
-                    self._thread.start()
                 self._go.release()
         if self._there.acquire(timeout=max(0, seconds)):
             return True
@@ -159,3 +163,8 @@ class _Processes:
                     self._there.release()
                 else:
                     self.leave()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
