@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from flask import Flask, Response, request
 
-from tokenserver.random_bytes import random_bytes
 from tokenserver.signals import lines, metrics, traces
 from tokenserver.signals.traces import RequestSpan
+from tokenserver.storage.sql import ordered_id_text
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
 CONVERTER: Final = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
@@ -105,7 +105,7 @@ def path_template(rule: str) -> str:
 
 def _new_request_id() -> str:
     """In the order of time, as the log has an index of them (docs/adr/0034)."""
-    return f"{time.time_ns() // 1_000_000:012x}{random_bytes()[:10].hex()}"
+    return ordered_id_text(time.time_ns() // 1_000_000).replace("-", "")
 
 
 def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> RequestContext:
