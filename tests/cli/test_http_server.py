@@ -14,8 +14,9 @@ import pytest
 import redis
 
 from tokenserver.cli.crew import in_turn
+from tokenserver.cli.http_connection import REMEMBERED_BYTES, Connection
 from tokenserver.cli.http_server import ERRANDS_FOR_EACH, TOGETHER, HttpServer, Limits
-from tokenserver.storage.aside import elsewhere, loop
+from tokenserver.storage.aside import afterwards, elsewhere, loop
 from tokenserver.storage.round_trips import RoundTrips
 
 PATIENCE = 30
@@ -104,6 +105,7 @@ def run():
         each.stop()
 
 
+LENGTH = re.compile(rb"Content-Length: (\d+)")
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
@@ -232,6 +234,90 @@ def test_who_asks_first_is_told_to_go_on(run):
         assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"hello" + LAST)
         assert bodies(heard(connection)) == [b"POST /? hello", b"GET /last? "]
+
+
+class Reading:
+    """Of all connections: how often one was read by the parser."""
+
+    def __init__(self, monkeypatch):
+        self.times = 0
+        feed = Connection._feed
+
+        def count(connection, data):
+            self.times += 1
+            feed(connection, data)
+
+        monkeypatch.setattr(Connection, "_feed", count)
+
+
+def test_who_says_the_same_again_is_read_once(run, monkeypatch):
+    """As long as it is the last that was said on the connection, whatever an application does to the environment."""
+    judged = []
+
+    def is_light(environ, _body):
+        judged.append(environ["PATH_INFO"])
+        return True
+
+    def application(environ, start_response):
+        assert "spoiled" not in environ
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        answer = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {body.decode()} {environ['HTTP_HOST']}"
+        environ.update(spoiled=1, HTTP_HOST="spoiled", PATH_INFO="/spoiled")
+        return [answer.encode()]
+
+    reading = Reading(monkeypatch)
+    server = run(application, is_light=is_light)
+    get = b"GET /light/%d HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = b"POST /light/%d HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    with server.connect() as connection, server.connect() as other:
+        for said, answer in ((get, b"GET /light/%d  x"), (post, b"POST /light/%d hello x")):
+            for number, times in ((1, 5), (2, 1), (1, 2)):
+                before = reading.times, len(judged)
+                for _ in range(times):
+                    assert one_of(connection, said % number) == answer % number
+                assert (reading.times, len(judged)) == (before[0] + 1, before[1] + 1)
+                assert one_of(other, said % number) == answer % number
+
+
+def one_of(connection, *parts):
+    """The body of the one answer."""
+    for part in parts:
+        time.sleep(0.05 if part is not parts[0] else 0)  # or they would be read at once
+        connection.sendall(part)
+    answer = b""
+    while not answer or len(answer.partition(b"\r\n\r\n")[2]) < int(LENGTH.search(answer)[1]):
+        answer += connection.recv(65536)
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def test_what_is_remembered_is_one_whole_request_of_the_loop(run, monkeypatch):
+    reading = Reading(monkeypatch)
+    server = run()
+    one = b"GET /light/1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    long = one.replace(b"Host", b"X: %b\r\nHost" % (b"a" * REMEMBERED_BYTES))
+    heavy = one.replace(b"/light", b"/heavy")
+    for said in ([long], [heavy], [one[:20], one[20:]]):
+        with server.connect() as connection:
+            reading.times = 0
+            answers = {one_of(connection, *said) for _ in range(3)}
+            assert len(answers) == 1
+            assert reading.times == 3 * len(said)
+    with server.connect() as connection:
+        assert one_of(connection, one) == b"GET /light/1? "
+        # As a body they are none, and two at a time are two.
+        head = b"POST /light/2 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(one)
+        assert one_of(connection, head, one) == b"POST /light/2? " + one
+        connection.sendall(one + one + LAST)
+        assert bodies(heard(connection)) == [b"GET /light/1? ", b"GET /light/1? ", b"GET /last? "]
+    for last in (b"Connection: close", b"Connection: upgrade, close"):
+        said = one.replace(b"Host", last + b"\r\nHost")
+        assert statuses(server.say(said, said)) == [200]
+    old = b"GET /light/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    with server.connect() as connection:
+        reading.times = 0
+        assert {one_of(connection, old) for _ in range(3)} == {b"GET /light/1? "}
+        assert reading.times == 1
 
 
 # What is sent
@@ -424,6 +510,43 @@ def test_requests_of_a_turn_are_signed_for_together(run):
         go.set()
         assert [bodies(heard(each))[0] for each in others] == [name.encode() for name in "ABCDEFGH"]
     assert batches == [[name.encode() for name in "abcdefgh"]]
+
+
+def test_what_may_wait_is_done_for_all_when_they_have_their_answers(run, caplog):
+    told, stuck, go, answered = [], threading.Event(), threading.Event(), threading.Event()
+
+    def tell(items):
+        if len(items) > 1:
+            assert answered.wait(PATIENCE)
+        told.append((sorted(items), threading.current_thread()))
+        if items == ["fault"]:
+            raise ValueError("broken")
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        name = environ["QUERY_STRING"]
+        if not name:
+            stuck.set()
+            go.wait(PATIENCE)
+        afterwards(tell, name)
+        return [name.encode()]
+
+    server = run(application)
+    with ExitStack() as stack:
+        first, *others = [stack.enter_context(server.connect()) for _ in range(9)]
+        first.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert stuck.wait(PATIENCE)
+        for name, each in zip("abcdefgh", others, strict=True):
+            each.sendall(f"GET /light?{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        go.set()
+        assert [bodies(heard(each))[0] for each in others] == [name.encode() for name in "abcdefgh"]
+        answered.set()
+    assert server.get("/light?fault").text == "fault"
+    assert server.get("/heavy?thread").text == "thread"  # told before the answer
+    until(lambda: len(told) == 4)
+    assert [names for names, _ in told] == [[""], list("abcdefgh"), ["fault"], ["thread"]]
+    assert [thread is server.thread for _, thread in told] == [True, True, True, False]
+    assert "what follows an answer could not be done" in caplog.text
 
 
 def test_what_a_trip_raises_each_of_its_requests_raises_and_the_loop_waits_for_it_once(run):

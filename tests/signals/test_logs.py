@@ -6,6 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -32,9 +33,16 @@ def written(capfd: pytest.CaptureFixture[str]) -> Iterator[Written]:
 
 
 def told(**options: Any) -> None:
-    usual: dict[str, Any] = {"method": "GET", "path": "/a", "status": 200, "seconds": 0.0012, "outcome": "success"}
+    usual: dict[str, Any] = {
+        "method": "GET",
+        "path": "/a",
+        "status": 200,
+        "seconds": 0.0012,
+        "outcome": "success",
+        "at": 0.0,
+    }
     usual |= dict.fromkeys(("error", "request_id", "actor", "client_id", "address"))
-    lines.request(**usual | options)
+    lines.write([lines.request(**usual | options)])
 
 
 def test_json_has_the_fields_of_the_manual(written: Written):
@@ -98,6 +106,22 @@ def test_a_request_is_one_object(written: Written):
     assert refused["path"] == "/" + "é" * 254
     assert (fine["actor"], fine["error"], fine["event"]) == (None, None, "request")
     assert fine.keys() == refused.keys()
+
+
+def test_lines_of_many_requests_are_written_whole_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    """A pipe takes PIPE_BUF bytes as one (POSIX): other processes write into it, too."""
+    written: list[bytes] = []
+    monkeypatch.setattr(lines.os, "write", lambda _, portion: written.append(portion))
+    told = [b"%d" % number * size + b"\n" for number in range(10) for size in (1, 900, PIPE_BUF - 1, 2 * PIPE_BUF)]
+    lines.write(told)
+    assert b"".join(written) == b"".join(told)
+    assert all(portion.endswith(b"\n") for portion in written)
+    assert all(len(portion) <= PIPE_BUF or portion in told for portion in written)
+    written.clear()
+    lines.write([b"a" * 99 + b"\n"] * 100)
+    assert len(written) == 3
+    lines.write([b"", b""])
+    assert len(written) == 3
 
 
 def test_the_line_of_a_request_has_a_level(written: Written):

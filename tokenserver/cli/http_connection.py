@@ -21,6 +21,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Of an environment: a hundred header fields, and what is said of the connection.
 MOST_ENTRIES: Final = 113
 REMEMBERED_KEYS: Final = 1000
+# Of a request that a connection remembers.
+REMEMBERED_BYTES: Final = 2048
 # RFC 9110 sections 15.3.5 and 15.4.5: answers that have no body and say nothing of its length.
 BODILESS: Final = ("204", "304", "1")
 
@@ -42,11 +44,12 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """`keeps`: whether the connection is good for another one."""
+    """`keeps`: whether the connection is good for another one. `is_known`: the connection remembers it."""
 
     environ: "WSGIEnvironment"
     body: bytes
     keeps: bool
+    is_known: bool = False
 
 
 class Refusal(NamedTuple):
@@ -71,9 +74,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_body", "_body_size", "_environ", "_expects", "_head_size", "_is_over", "_limits", "_parser", "_place",
-        "_refusal", "_target", "_to_come", "descriptor", "is_busy", "is_ending", "is_lingering", "is_watched",
-        "moved_at", "requests", "since", "socket", "unsent",
+        "_body", "_body_size", "_environ", "_expects", "_head_size", "_heard", "_is_over", "_known", "_limits",
+        "_parser", "_place", "_refusal", "_target", "_to_come", "descriptor", "is_busy", "is_ending",
+        "is_lingering", "is_watched", "moved_at", "requests", "since", "socket", "unsent",
     )  # fmt: skip
 
     def __init__(self, line: socket.socket, place: "WSGIEnvironment", limits: Limits) -> None:
@@ -91,6 +94,8 @@ class Connection:
         self._is_over = False
         self._refusal: Refusal | None = None
         self._parser = HttpRequestParser(self)
+        self._heard = b""  # last, where that was one whole request
+        self._known = (self._heard, Request({}, b"", keeps=True))
         self._forget()
 
     def _forget(self) -> None:
@@ -108,14 +113,26 @@ class Connection:
         """Adds to `requests` what is whole now."""
         if self._is_over:
             return  # nothing after it is read
+        is_first = not (self._environ or self.requests)
+        if is_first and data == self._known[0]:
+            self.requests.append(_again(self._known[1]))
+            return
         try:
             self._feed(data)
         except HttpParserError as error:
             self._end(error)
+        is_whole = is_first and len(self.requests) == 1 and not self._environ
+        self._heard = data if is_whole and len(data) <= REMEMBERED_BYTES else b""
         if not self._environ:
             self.since = 0.0
         elif self.requests or not self.since:  # another one has begun
             self.since = time.monotonic()
+
+    def remember(self, request: Request) -> None:
+        """The one that was read last, before somebody writes into its environment: who polls, or wants the next
+        token, says the same again and again, and the same bytes mean the same."""
+        if self._heard and request.keeps:
+            self._known = (self._heard, Request(request.environ.copy(), request.body, keeps=True))
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -239,6 +256,12 @@ class Connection:
         environ["wsgi.input"] = io.BytesIO(body)
         self.requests.append(Request(environ, body, keeps))
         self._forget()
+
+
+def _again(request: Request) -> Request:
+    environ = request.environ.copy()
+    environ["wsgi.input"] = io.BytesIO(request.body)
+    return Request(environ, request.body, keeps=True, is_known=True)
 
 
 _KEYS: dict[bytes, str] = {}

@@ -3,6 +3,9 @@
 What is asked most is answered where it is read (docs/adr/0031). A request that asks Redis is put aside, so that
 many share one way there; one that needs SQL after all has that done in a thread. Whatever isn't light is answered
 in one of `threads`, and what waits for revocations in a thread of its own.
+
+All that is there is taken a step further before any of it takes the next (docs/adr/0035): it is read, begun,
+signed, witnessed by Redis, sent, and told in the log.
 """
 
 import errno
@@ -13,7 +16,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from math import inf
@@ -130,6 +133,8 @@ class HttpServer:
         self._is_listening = False
         self._stopped_at = 0.0
         self._asked: list[Asked] = []
+        self._ready: list[Done] = []
+        self._later: dict[Callable[[Sequence[Any]], None], list[Any]] = {}
         self._reported: deque[Done | Found] = deque()
         self._answerable: deque[Connection] = deque()  # with another request that is whole
         self._crew = Crew("http", threads)
@@ -185,8 +190,11 @@ class HttpServer:
         for _ in range(len(self._answerable)):
             self._safely(self._begin, self._answerable.popleft())
         self._hear()
+        self._send_all()
         while self._asked:
             self._fetch()
+            self._send_all()
+        self._settle()
         if self._stopped_at and self._is_open():
             self._close_door()
 
@@ -265,18 +273,23 @@ class HttpServer:
             return
         connection.receive(data)
         if connection.requests:
-            self._begin(connection)
+            self._queue(connection)
         elif connection.is_expecting():
             with suppress(OSError):
                 connection.socket.send(CONTINUE)
 
+    def _queue(self, connection: Connection) -> None:
+        connection.is_busy = True
+        self._answerable.append(connection)
+
     def _begin(self, connection: Connection) -> None:
         """The next one of its requests."""
-        connection.is_busy = True
         request = connection.requests.popleft()
         if isinstance(request, Refusal):
             self._send(connection, refused(request), keeps=False)
-        elif self._is_light(request.environ, request.body):
+        elif request.is_known or self._is_light(request.environ, request.body):
+            if not request.is_known:
+                connection.remember(request)
             task = self.idle.pop() if self.idle else Task(parent=self.hub)
             task.loop, task.connection, task.request = self, connection, request
             task.switch()
@@ -290,7 +303,7 @@ class HttpServer:
 
     def answer_here(self, connection: Connection, request: Request) -> None:
         data, keeps = self._answered(request, self._application, None)
-        self._send(connection, data, keeps=keeps)
+        self._ready.append(Done(connection, data, keeps))  # that of now: it may have been put aside meanwhile
 
     def ask(self, together: Together, item: Any) -> Any:
         self._asked.append(Asked(together, item, getcurrent()))
@@ -307,6 +320,18 @@ class HttpServer:
 
         self._errands.give(report)
         return self.hub.switch()  # type: ignore[no-any-return]
+
+    def afterwards(self, handle: Callable[[Sequence[T]], None], item: T) -> None:
+        self._later.setdefault(handle, []).append(item)
+
+    def _settle(self) -> None:
+        """What was left for afterwards."""
+        later, self._later = self._later, {}
+        for handle, items in later.items():
+            try:
+                handle(items)
+            except Exception:
+                logger.exception("what follows an answer could not be done")
 
     def _fetch(self) -> None:
         """The answers to all that was asked meanwhile."""
@@ -326,7 +351,7 @@ class HttpServer:
         for _ in range(len(self._reported)):
             report = self._reported.popleft()
             if isinstance(report, Done):
-                self._send(report.connection, report.data, keeps=report.keeps)
+                self._ready.append(report)
             elif report.error is not None:
                 report.task.throw(report.error)
             else:
@@ -388,6 +413,11 @@ class HttpServer:
 
     # What goes out
 
+    def _send_all(self) -> None:
+        ready, self._ready = self._ready, []
+        for done in ready:
+            self._send(done.connection, done.data, keeps=done.keeps)
+
     def _send(self, connection: Connection, data: bytes, *, keeps: bool) -> None:
         connection.is_ending = not keeps
         try:
@@ -427,8 +457,7 @@ class HttpServer:
         if connection.is_ending:
             self._hang_up(connection)
         elif connection.requests:
-            connection.is_busy = True
-            self._answerable.append(connection)
+            self._queue(connection)
         elif self._stopped_at and not connection.since:
             self._drop(connection)
         elif not connection.is_watched:

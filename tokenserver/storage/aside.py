@@ -1,4 +1,4 @@
-"""How a request waits for a store (docs/adr/0031).
+"""How a request waits for a store (docs/adr/0031), and for others that want the same (docs/adr/0035).
 
 In a thread of its own it just waits. Where a loop answers many in one thread, the request is put aside meanwhile,
 and the loop goes on with others. Nothing may be put aside while it holds a lock: the next one to want it would stop
@@ -29,6 +29,9 @@ class Loop(Protocol):
     def elsewhere(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises in a thread that may wait."""
 
+    def afterwards(self, handle: Callable[[Sequence[T]], None], item: T) -> None:
+        """`handle` gets it once the answer is on its way, with all that others have for it."""
+
 
 class Aside(greenlet):
     """A request that can be put aside."""
@@ -46,3 +49,13 @@ def elsewhere(work: Callable[[], T]) -> T:
     """`work()`, in a thread that may wait."""
     here = loop()
     return work() if here is None else here.elsewhere(work)
+
+
+def afterwards(handle: Callable[[Sequence[T]], None], item: T) -> None:
+    """What nobody waits for: `handle` gets the item at once in a thread, and in a loop when the answer is on its
+    way, with all that others have for it."""
+    here = loop()
+    if here is None:
+        handle([item])
+    else:
+        here.afterwards(handle, item)

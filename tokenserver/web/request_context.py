@@ -3,7 +3,7 @@
 import ipaddress
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,6 +13,7 @@ from flask import Flask, Response, request
 
 from tokenserver.signals import lines, metrics, traces
 from tokenserver.signals.traces import RequestSpan
+from tokenserver.storage.aside import afterwards
 from tokenserver.storage.sql import ordered_id_text
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
@@ -137,17 +138,39 @@ def register(app: Flask) -> None:
         return response
 
 
+Answered = tuple[RequestContext, int, str, float, float]  # the status, the path, when (unix s), after how many s
+
+
 def answered(context: RequestContext, status: int, path: str) -> None:
     """The line in the log and the metrics of a request: once for each, whoever answers it. `path`: printable, and
     nothing left out; the path alone, as a query may carry what must not be logged.
     """
     seconds = time.perf_counter() - context.started_at
-    method, endpoint = _labels(context)
-    kind = status // 100
-    metrics.requests.count(endpoint, method, metrics.CLASSES[kind])
-    metrics.request_seconds.observe(seconds, endpoint)
-    failure = context.failure
-    lines.request(
+    afterwards(_tell, (context, status, path, time.time(), seconds))
+    if context.span is not None:
+        method, endpoint = _labels(context)
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "http.route": endpoint,
+            "http.response.status_code": status,
+            "tokenserver.request_id": context.request_id or "",
+            "tokenserver.client_id": context.client_id or "",
+        }
+        context.span.end(attributes, failed=status >= 500)
+
+
+def _tell(answers: Sequence[Answered]) -> None:
+    for context, status, _, _, seconds in answers:
+        method, endpoint = _labels(context)
+        metrics.requests.count(endpoint, method, metrics.CLASSES[status // 100])
+        metrics.request_seconds.observe(seconds, endpoint)
+    lines.write([_line(*each) for each in answers])
+
+
+def _line(context: RequestContext, status: int, path: str, at: float, seconds: float) -> bytes:
+    kind, failure = status // 100, context.failure
+    return lines.request(
+        at=at,
         method=context.method or "",
         path=path,
         status=status,
@@ -159,15 +182,6 @@ def answered(context: RequestContext, status: int, path: str) -> None:
         client_id=context.client_id,
         address=context.address,
     )
-    if context.span is not None:
-        attributes: dict[str, str | int] = {
-            "http.request.method": method,
-            "http.route": endpoint,
-            "http.response.status_code": status,
-            "tokenserver.request_id": context.request_id or "",
-            "tokenserver.client_id": context.client_id or "",
-        }
-        context.span.end(attributes, failed=kind > 4)
 
 
 def who() -> dict[str, str]:
