@@ -26,6 +26,8 @@ from benchmarks.rounds import Bench, Ended, Selection, refused_sign_ins
 from benchmarks.tables import CELL_HEAD, cell_rows, columns, grouped
 
 QUICK = {"stores": ("embedded",), "connections": (32,), "rounds": 2, "seconds": 0.8, "sign_ins": 60}
+# What is compared differs by less than three samples do.
+GROWTH = {"rounds": 7, "seconds": 0.8}
 
 
 def options() -> argparse.Namespace:
@@ -45,7 +47,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--sign-ins", type=int, metavar="N", help="only N refused sign-ins of each kind, and their time"
     )
-    parser.add_argument("--growth", action="store_true", help="how cost grows; about five minutes")
+    parser.add_argument("--growth", action="store_true", help="how cost grows; about seven minutes")
     parser.add_argument("--people", nargs="+", type=int, metavar="N", help="users in each, for --growth")
     parser.add_argument("--peers", type=Path, metavar="FOLDER", help="servers of others, from this environment")
     parser.add_argument("--json", action="store_true", help="figures as JSON on standard output")
@@ -54,7 +56,7 @@ def options() -> argparse.Namespace:
 
 
 def selection(given: argparse.Namespace) -> Selection:
-    chosen: dict[str, Any] = dict(QUICK) if given.quick else {}
+    chosen: dict[str, Any] = dict(QUICK) if given.quick else dict(GROWTH) if given.growth else {}
     if given.only:
         chosen |= {"paths": tuple(given.only), "sign_ins": 0, "starts": 1}
     for name in ("stores", "algs", "connections", "people"):

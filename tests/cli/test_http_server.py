@@ -251,7 +251,7 @@ class Reading:
 
 
 def test_who_says_the_same_again_is_read_once(run, monkeypatch):
-    """As long as it is the last that was said on the connection, whatever an application does to the environment."""
+    """As long as nothing else was said meanwhile, whatever an application does to the environment."""
     judged = []
 
     def is_light(environ, _body):
@@ -481,11 +481,12 @@ def test_light_requests_wait_for_no_others_and_share_their_ways(run):
         assert {heard(each)[-4:] for each in heavy} == {b"done"}
 
 
-def test_requests_of_a_turn_are_signed_for_together(run):
-    batches, stuck, go = [], threading.Event(), threading.Event()
+def test_all_requests_of_a_turn_take_a_step_before_any_takes_the_next(run, monkeypatch):
+    steps, batches, stuck, go = [], [], threading.Event(), threading.Event()
 
     class Signatures:
         def exchange(self, items):
+            steps.append("signed")
             batches.append(sorted(items))
             return [item.upper() for item in items]
 
@@ -494,11 +495,28 @@ def test_requests_of_a_turn_are_signed_for_together(run):
     def application(environ, start_response):
         start_response("200 OK", [])
         item = environ["QUERY_STRING"].encode()
+        steps.append("begun")
+        afterwards(lambda _: steps.append("told"), item) if item == b"a" else None
         if not item:
             stuck.set()
             go.wait(PATIENCE)
+            steps.clear()
             return [b""]
-        return [loop().ask(signatures, item)]
+        signature = loop().ask(signatures, item)
+        steps.append("gone on")
+        return [signature]
+
+    def noted(kind, name, step):
+        method = getattr(kind, name)
+
+        def note(*args, **options):
+            steps.append(step)
+            return method(*args, **options)
+
+        monkeypatch.setattr(kind, name, note)
+
+    noted(Connection, "receive", "read")
+    noted(HttpServer, "_send", "sent")
 
     server = run(application)
     with ExitStack() as stack:
@@ -509,7 +527,9 @@ def test_requests_of_a_turn_are_signed_for_together(run):
             each.sendall(f"GET /light?{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         go.set()
         assert [bodies(heard(each))[0] for each in others] == [name.encode() for name in "ABCDEFGH"]
+    until(lambda: "told" in steps)
     assert batches == [[name.encode() for name in "abcdefgh"]]
+    assert steps == ["sent", *["read"] * 8, *["begun"] * 8, "signed", *["gone on"] * 8, *["sent"] * 8, "told"]
 
 
 def test_what_may_wait_is_done_for_all_when_they_have_their_answers(run, caplog):

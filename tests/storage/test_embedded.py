@@ -634,3 +634,34 @@ def test_an_unanswered_socket_is_no_error(data_dir: Path):
     assert not is_answering(data_dir / "redis.sock")
     (data_dir / "redis.sock").write_text("")
     assert not is_answering(data_dir / "redis.sock")
+
+
+@pytest.mark.parametrize("is_there_already", [True, False])
+def test_an_interrupted_start_leaves_nothing_behind(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, is_there_already: bool
+):
+    """Ctrl-C comes while the thread of the server begins, and it begins before or after the stop."""
+    begin, begun = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        begun.append(thread)
+        if is_there_already:
+            begin(thread)
+            wait_until(lambda: server.pid is not None)
+        raise KeyboardInterrupt
+
+    server = EmbeddedRedis(data_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    [thread] = begun
+    if not is_there_already:
+        begin(thread)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert server.pid is None
+    assert server.log_file.exists() == is_there_already
+    assert not is_answering(server.socket)
+    with EmbeddedRedis(data_dir, patience=0) as other:
+        assert is_answering(other.socket)

@@ -131,7 +131,7 @@ class Connection:
     def remember(self, request: Request) -> None:
         """The one that was read last, before somebody writes into its environment: who polls, or wants the next
         token, says the same again and again, and the same bytes mean the same."""
-        if self._heard and request.keeps:
+        if self._heard:
             self._known = (self._heard, Request(request.environ.copy(), request.body, keeps=True))
 
     def _feed(self, data: bytes) -> None:

@@ -127,8 +127,9 @@ def _serve(settings: Settings, steps: Steps) -> None:
     workers.require_port(settings, address)
     with ExitStack() as stack:
         stack.enter_context(_shared_metrics(settings))
-        # It loads while Redis starts.
-        loader = stack.enter_context(Loader(Phase(), for_server_database=not settings.embedded_database))
+        with workers.uninterrupted():
+            # It loads while Redis starts.
+            loader = stack.enter_context(Loader(Phase(), for_server_database=not settings.embedded_database))
         if settings.embedded_redis:
             with steps.timed("embedded Redis"):
                 stack.enter_context(EmbeddedRedis(settings.data_dir))

@@ -11,6 +11,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from tokenserver.cli.command import sentence
@@ -158,6 +160,33 @@ def _listener(address: str, port: int) -> socket.socket:
     return listener
 
 
+class _Interruption:
+    """Of a start, by KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.may_wait = self.is_waiting = False
+
+    def come(self, *_: object) -> None:
+        if not self.may_wait:
+            raise KeyboardInterrupt
+        self.is_waiting = True
+
+
+_interruption: Final = _Interruption()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What isn't to be left half made: an interruption comes behind it."""
+    _interruption.may_wait = True
+    try:
+        yield
+    finally:
+        _interruption.may_wait = False
+    if _interruption.is_waiting:
+        raise KeyboardInterrupt
+
+
 def signals_as_sigterm() -> None:
     """Ctrl-C, and the end of a terminal, reach all its processes at once. Here they ask for an orderly end; the
     workers inherit that they are blocked, so that they end when they are told to, and Redis after them.
@@ -165,7 +194,7 @@ def signals_as_sigterm() -> None:
     numbers = {signal.SIGINT, signal.SIGHUP}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
         numbers = {signal.SIGINT}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor has its own
+    signal.signal(signal.SIGTERM, _interruption.come)  # until the supervisor has its own
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     main_thread = threading.get_ident()
 

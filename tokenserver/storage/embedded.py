@@ -49,8 +49,9 @@ class EmbeddedRedis:
         self._patience = patience
         self._lock: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._is_over = threading.Event()  # whether no thread supervises a child
+        self._is_over.set()
         release = weakref.WeakMethod(self._release)
 
         def disown_copy() -> None:
@@ -90,10 +91,8 @@ class EmbeddedRedis:
                 leftover.unlink(missing_ok=True)
             self._stopping.clear()
             ready: Future[None] = Future()
-            self._thread = threading.Thread(
-                target=self._supervise, args=(program, ready), name="embedded-redis", daemon=True
-            )
-            self._thread.start()
+            work = (program, ready)
+            threading.Thread(target=self._supervise, args=work, name="embedded-redis", daemon=True).start()
             ready.result()
         except BaseException:
             self.stop()
@@ -104,15 +103,14 @@ class EmbeddedRedis:
         if self._lock is None:
             return
         self._stopping.set()
-        if self._thread:
-            for number, seconds in ((signal.SIGTERM, ENDING), (signal.SIGKILL, None)):
-                if self._child:
-                    self._child.send_signal(number)
-                self._thread.join(seconds)
-                if not self._thread.is_alive():
-                    break
+        for number, seconds in ((signal.SIGTERM, ENDING), (signal.SIGKILL, None)):
+            if self._child:
+                self._child.send_signal(number)
+            if self._is_over.wait(seconds):
+                break
+        if self._child:
             self.socket.unlink(missing_ok=True)
-        self._thread = self._child = None
+        self._child = None
         self._release()
 
     def _take_lock(self) -> int:
@@ -134,6 +132,15 @@ class EmbeddedRedis:
             os.close(lock)  # in a forked process this leaves the lock with the owner
 
     def _supervise(self, program: Program, ready: "Future[None]") -> None:
+        self._is_over.clear()
+        try:
+            # A start may be interrupted while it waits for this thread, which then comes after `stop`.
+            if not self._stopping.is_set():
+                self._keep_running(program, ready)
+        finally:
+            self._is_over.set()
+
+    def _keep_running(self, program: Program, ready: "Future[None]") -> None:
         try:
             child = self._launch(program)
         except BaseException as error:  # noqa: BLE001 - whatever it is, start() raises it
