@@ -341,7 +341,7 @@ class Head:
     def written(self, request: Request, *, length: int | None, closing: bool) -> tuple[bytes, bool]:
         """The bytes, and whether the connection is good for another request. `length`: of the body where the fields
         don't say it; None: it goes on until it ends. Raises ValueError for what would be more than one line."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in self.fields])
+        lines = "\r\n".join([*map(": ".join, self.fields), ""])
         if not lines.count("\n") == lines.count("\r") == len(self.fields):
             raise ValueError("a header field has more than one line")
         is_old = request.environ["SERVER_PROTOCOL"] != "HTTP/1.1"

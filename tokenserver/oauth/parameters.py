@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from tokenserver.oauth.errors import InvalidRequest
 
@@ -31,16 +31,27 @@ def parse_query(query: bytes) -> dict[str, str]:
 
 def _parse(encoded: bytes, most: int = MAX_PARAMETERS) -> dict[str, str]:
     try:
-        pairs = parse_qsl(
-            encoded.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(encoded),
-            errors="strict",
-            max_num_fields=most,
-        )
+        text = encoded.decode("ascii")
+        fields = text.split("&") if text else []
+        if len(fields) > most:
+            raise ValueError
+        pairs = [_pair(field) for field in fields]
     except ValueError:
         raise InvalidRequest from None
     return unique(pairs)
+
+
+def _pair(field: str) -> tuple[str, str]:
+    """As `parse_qsl` reads it when it is strict, for a third of the time."""
+    name, is_pair, value = field.partition("=")
+    if not is_pair:
+        raise ValueError
+    return _decoded(name), _decoded(value)
+
+
+def _decoded(text: str) -> str:
+    text = text.replace("+", " ")
+    return unquote(text, errors="strict") if "%" in text else text
 
 
 def unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -110,11 +110,16 @@ def new_id_text() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
-def ordered_id_text(milliseconds: int) -> str:
-    """That of an id in the order of time (RFC 9562 section 5.7: version 7, variant 10). An index of them grows at
+def ordered_id_digits(milliseconds: int) -> str:
+    """Those of an id in the order of time (RFC 9562 section 5.7: version 7, variant 10). An index of them grows at
     its end, where one of random ids changes a page for each (docs/adr/0034)."""
     digits = f"{milliseconds:012x}7{random_bytes()[:10].hex()}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+    return f"{digits[:16]}{VARIANT[digits[16]]}{digits[17:32]}"
+
+
+def ordered_id_text(milliseconds: int) -> str:
+    digits = ordered_id_digits(milliseconds)
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def before_commit(tx: Transaction, callback: Callable[[], None]) -> None:

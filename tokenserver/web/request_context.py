@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from tokenserver.signals import lines, metrics, traces
 from tokenserver.signals.traces import RequestSpan
 from tokenserver.storage.aside import afterwards
-from tokenserver.storage.sql import ordered_id_text
+from tokenserver.storage.sql import ordered_id_digits
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
 CONVERTER: Final = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
@@ -106,14 +106,14 @@ def path_template(rule: str) -> str:
 
 def _new_request_id() -> str:
     """In the order of time, as the log has an index of them (docs/adr/0034)."""
-    return ordered_id_text(time.time_ns() // 1_000_000).replace("-", "")
+    return ordered_id_digits(time.time_ns() // 1_000_000)
 
 
 def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> RequestContext:
     """The context of a new request, by its WSGI environment. `path`: printable."""
     given = environ.get("HTTP_X_REQUEST_ID", "")
     context = RequestContext(
-        request_id=given if ACCEPTED_ID.fullmatch(given) else _new_request_id(),
+        request_id=given if given and ACCEPTED_ID.fullmatch(given) else _new_request_id(),
         address=_address(environ.get("REMOTE_ADDR")),
         user_agent=_printable(environ.get("HTTP_USER_AGENT", ""))[:255] or None,
         method=environ["REQUEST_METHOD"].upper()[:10],
