@@ -481,6 +481,18 @@ def test_light_requests_wait_for_no_others_and_share_their_ways(run):
         assert {heard(each)[-4:] for each in heavy} == {b"done"}
 
 
+def answers_at_once(server, names, stuck, go):
+    """To requests that come while the loop is busy with one before them."""
+    with ExitStack() as stack:
+        first, *others = [stack.enter_context(server.connect()) for _ in range(1 + len(names))]
+        first.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert stuck.wait(PATIENCE)
+        for name, each in zip(names, others, strict=True):
+            each.sendall(f"GET /light?{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        go.set()
+        return [bodies(heard(each))[0] for each in others]
+
+
 def test_all_requests_of_a_turn_take_a_step_before_any_takes_the_next(run, monkeypatch):
     steps, batches, stuck, go = [], [], threading.Event(), threading.Event()
 
@@ -519,14 +531,7 @@ def test_all_requests_of_a_turn_take_a_step_before_any_takes_the_next(run, monke
     noted(HttpServer, "_send", "sent")
 
     server = run(application)
-    with ExitStack() as stack:
-        first, *others = [stack.enter_context(server.connect()) for _ in range(9)]
-        first.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert stuck.wait(PATIENCE)
-        for name, each in zip("abcdefgh", others, strict=True):
-            each.sendall(f"GET /light?{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        go.set()
-        assert [bodies(heard(each))[0] for each in others] == [name.encode() for name in "ABCDEFGH"]
+    assert answers_at_once(server, "abcdefgh", stuck, go) == [name.encode() for name in "ABCDEFGH"]
     until(lambda: "told" in steps)
     assert batches == [[name.encode() for name in "abcdefgh"]]
     assert steps == ["sent", *["read"] * 8, *["begun"] * 8, "signed", *["gone on"] * 8, *["sent"] * 8, "told"]
@@ -552,15 +557,8 @@ def test_what_may_wait_is_done_for_all_when_they_have_their_answers(run, caplog)
         return [name.encode()]
 
     server = run(application)
-    with ExitStack() as stack:
-        first, *others = [stack.enter_context(server.connect()) for _ in range(9)]
-        first.sendall(b"GET /light HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert stuck.wait(PATIENCE)
-        for name, each in zip("abcdefgh", others, strict=True):
-            each.sendall(f"GET /light?{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        go.set()
-        assert [bodies(heard(each))[0] for each in others] == [name.encode() for name in "abcdefgh"]
-        answered.set()
+    assert answers_at_once(server, "abcdefgh", stuck, go) == [name.encode() for name in "abcdefgh"]
+    answered.set()
     assert server.get("/light?fault").text == "fault"
     assert server.get("/heavy?thread").text == "thread"  # told before the answer
     until(lambda: len(told) == 4)
