@@ -1,7 +1,6 @@
 """Who writes to an SQLite file comes in the order of asking, and nobody waits for ever."""
 
 import fcntl
-import gc
 import subprocess
 import sys
 import threading
@@ -147,21 +146,22 @@ print("here", flush=True)
 """
 
 
-def counters(file: Path) -> Database:
+@contextmanager
+def counters(file: Path) -> Iterator[Database]:
     database = Database(sa.create_engine(f"sqlite:///{file}"))
     database.write(lambda tx: tx.execute(sa.text("CREATE TABLE counters AS SELECT 0 AS value")))
-    return database
+    yield database
+    database.engine.dispose()
 
 
 def test_a_crowd_in_one_process_lets_another_process_in_between(file: Path):
     """SQLite's own way lets through whoever looks while nobody writes: those who have just written."""
-    database = counters(file)
 
     def value(tx) -> int:
         return int(tx.execute(sa.text("SELECT value FROM counters")).scalar_one())
 
     before_us = []
-    with started(CROWD, file):
+    with counters(file) as database, started(CROWD, file):
         wait_until(lambda: database.read(value) > 4)
         for _ in range(10):
             seen = database.read(value)
@@ -173,8 +173,8 @@ def test_a_crowd_in_one_process_lets_another_process_in_between(file: Path):
 def test_where_no_file_can_be_locked_sqlite_is_all_there_is(file: Path):
     for name in (NEXT, WRITER):
         file.with_name(file.name + name).mkdir()
-    database = counters(file)
-    assert database.read(lambda tx: tx.execute(sa.text("SELECT value FROM counters")).scalar_one()) == 0
+    with counters(file) as database:
+        assert database.read(lambda tx: tx.execute(sa.text("SELECT value FROM counters")).scalar_one()) == 0
 
 
 def test_nothing_stays_open_of_a_queue_that_is_gone(file: Path):
@@ -186,7 +186,6 @@ def test_nothing_stays_open_of_a_queue_that_is_gone(file: Path):
     with queue.turn(LONG):
         assert len(opened()) == 2
     del queue
-    gc.collect()
     assert opened() == []
 
 

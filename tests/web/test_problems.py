@@ -68,7 +68,7 @@ def test_shape_of_a_problem(api: Api):
     """RFC 9457 section 3.1, and this server's members beside its own: code, request_id, errors."""
     body = refused(api.http.post("/auth/login", json={"login": 1, "nonsense": 1}), 422, "validation_failed").json
     assert body.keys() == PROBLEM_MEMBERS | {"errors"}
-    assert (body["title"], body["status"], body["instance"]) == ("Unprocessable Entity", 422, "/auth/login")
+    assert (body["title"], body["status"], body["instance"]) == ("Unprocessable Content", 422, "/auth/login")
     assert body["type"] == "urn:tokenserver:problem:validation_failed"
     assert {error["field"] for error in body["errors"]} == {"login", "password", "nonsense"}
     assert all(error.keys() == {"field", "message"} and error["message"] for error in body["errors"])

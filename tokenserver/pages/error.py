@@ -1,6 +1,5 @@
 """The error page: the tongue of every path that people open in a browser."""
 
-from http import HTTPStatus
 from typing import Final
 
 from flask import Response
@@ -8,7 +7,7 @@ from flask import Response
 from tokenserver.oauth.errors import OAuthError
 from tokenserver.pages.rendering import render as render_page
 from tokenserver.web.language import is_translated, marked, translated
-from tokenserver.web.problems import Failure
+from tokenserver.web.problems import Failure, phrase
 
 TITLES: Final = {
     400: marked("This can't be done"),
@@ -44,7 +43,7 @@ GENERAL: Final = (
 
 
 def title_of(status: int) -> str:
-    return translated(TITLES.get(status, HTTPStatus(status).phrase))
+    return translated(TITLES.get(status, phrase(status)))
 
 
 def render(failure: Failure, error: Exception) -> Response:

@@ -57,15 +57,20 @@ def failure_of(error: Exception) -> Failure:
             error.private,
         )
     if isinstance(error, HTTPException) and error.code is not None and error.code >= 400:
-        status = HTTPStatus(error.code)
         headers = {k: v for k, v in error.get_headers() if k in {"Allow", "Retry-After"}}
-        code = status.phrase.lower().replace(" ", "_").replace("-", "_")
-        return Failure(
-            error.code, HTTP_CODES.get(error.code, code), HTTP_DETAILS.get(error.code, status.description), headers
-        )
+        code = HTTP_CODES.get(error.code) or phrase(error.code).lower().replace(" ", "_").replace("-", "_")
+        detail = HTTP_DETAILS.get(error.code, HTTPStatus(error.code).description)
+        return Failure(error.code, code, detail, headers)
     return Failure(500, "internal_error", errors.TokenserverError.public)
 
 
+# Python 3.12 and earlier know them by older names.
+PHRASES: Final = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 HTTP_CODES: Final = {400: "malformed_request", 413: "body_too_large"}
 HTTP_DETAILS: Final = {
     400: "The request is malformed.",
@@ -74,6 +79,11 @@ HTTP_DETAILS: Final = {
     413: "The body is larger than 64 KiB.",
     415: "Send application/json.",
 }
+
+
+def phrase(status: int) -> str:
+    """RFC 9110 section 15."""
+    return PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def _known(error: errors.TokenserverError) -> Failure:
@@ -97,7 +107,7 @@ def render(failure: Failure, _error: Exception) -> Response:
     """RFC 9457 section 3."""
     body: dict[str, Any] = {
         "type": f"urn:tokenserver:problem:{failure.code}",
-        "title": HTTPStatus(failure.status).phrase,
+        "title": phrase(failure.status),
         "status": failure.status,
         "detail": failure.detail,
         "instance": request.path,

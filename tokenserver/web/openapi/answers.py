@@ -1,13 +1,12 @@
 """Answers as OpenAPI describes them: headers, bodies with an example, and every refusal with its codes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Final
 
 from tokenserver import errors
 from tokenserver.verify import errors as verify
 from tokenserver.web.openapi.schemas import Json
-from tokenserver.web.problems import HTTP_DETAILS, STATUS
+from tokenserver.web.problems import HTTP_DETAILS, STATUS, phrase
 
 REQUEST_ID: Final = "0f8fad5bd9cb469fa16570867728950e"
 HEADERS: Final[dict[str, Json]] = {
@@ -94,7 +93,7 @@ def headers(*names: str) -> Json:
 
 def success(status: int, schema: Json | None, example: Any = None, *more_headers: str) -> Json:
     """`schema` None: an answer without content."""
-    answer: Json = {"description": HTTPStatus(status).phrase, "headers": headers(*more_headers)}
+    answer: Json = {"description": phrase(status), "headers": headers(*more_headers)}
     if schema is not None:
         answer["content"] = {"application/json": {"schema": schema, "example": example}}
     return answer
@@ -106,7 +105,7 @@ def refusal(
     more = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status)
     examples = {code: {"value": example(code)} for code in codes}
     return {
-        "description": HTTPStatus(status).phrase,
+        "description": phrase(status),
         "headers": headers(*([more] if more else [])),
         "content": {media_type: {"schema": schema, "examples": examples}},
     }
@@ -141,7 +140,7 @@ def _problem(status: int, code: str) -> Json:
     usual = next((kind.public for kind, its in STATUS if its == status), "")
     body: Json = {
         "type": f"urn:tokenserver:problem:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": phrase(status),
         "status": status,
         "detail": SENTENCES.get(code, usual),
         "instance": "/users/me",
