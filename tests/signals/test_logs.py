@@ -47,7 +47,7 @@ def told(**options: Any) -> None:
 
 def test_json_has_the_fields_of_the_manual(written: Written):
     logs.configure("json", "info", lambda: {"request_id": "r" * 8, "actor": "ann"})
-    logging.getLogger("tokenserver.test").warning("%d entries", 3, extra={"url": "http://x"})
+    logging.getLogger("tokenserver.test").warning("%d entries", 3, extra={"url": "http://x", "event": "forged"})
     logging.getLogger("sqlalchemy.pool").error("theirs")
     logging.getLogger("tokenserver.test").debug("not asked for")
     (ours, theirs) = map(json.loads, written())

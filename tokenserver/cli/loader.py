@@ -15,9 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from multiprocessing import get_context, parent_process, resource_tracker
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from tokenserver.cli.immortal import make_immortal
 from tokenserver.cli.phase import Phase
 from tokenserver.errors import StoreUnavailable, TokenserverError
 
@@ -198,12 +200,15 @@ def _load(connection: "Connection", phase: Phase, for_server_database: bool) -> 
         except EOFError:
             os._exit(0)
         if isinstance(question, int):
+            _keep()  # while another process works
             os.waitpid(question, 0)
             question = None
         if question is None:
             connection.send(None)
             continue
         target, arguments = question
+        if target is not _tell:
+            _keep()
         told, telling = os.pipe()
         pid = os.fork()
         if not pid:
@@ -245,7 +250,13 @@ def _import_program(*, for_server_database: bool) -> None:
     else:
         from sqlalchemy.dialects import sqlite  # noqa: F401
     configure_mappers()
+
+
+@cache  # once
+def _keep() -> None:
+    """What is loaded as it is: who is forked from now on shares it, and goes on sharing what it only uses."""
     gc.collect()
+    make_immortal()
     gc.freeze()  # a collection writes to whatever it looks at
     gc.enable()
 

@@ -10,31 +10,21 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tokenserver.signals import lines
-from tokenserver.signals.left_out import left_out
-
-with left_out("rich"):  # for a console that we don't use, 6 MB
-    import structlog
-    from structlog.typing import EventDict
 
 NODE: Final = platform.node()
-# Of a line, in this order; what else there is follows.
-FIRST: Final = ("time", "level", "logger", "event")
+# What every record has; the rest was given to it (`extra`).
+STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 Who = Callable[[], Mapping[str, Any]]
 
 
 def configure(log_format: str, level: str, who: Who = dict) -> None:
     """For this process. `log_format`: json or text. `who`: of the request that the line belongs to."""
-    render = render_json if log_format == "json" else render_text
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
-        processors=[_dated, _asking(who), structlog.processors.format_exc_info, render],
-    )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(_Formatter(render_json if log_format == "json" else render_text, who))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     lines.configure(log_format, NODE)
@@ -51,36 +41,37 @@ def catch_the_uncaught() -> None:
     threading.excepthook = in_thread
 
 
-def _dated(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    record: logging.LogRecord = event.pop("_record")
-    event.pop("_from_structlog", None)
-    event["time"] = lines.rfc3339(record.created)
-    event["level"] = record.levelname.lower()
-    event["logger"] = record.name
-    return event
+class _Formatter(logging.Formatter):
+    """By hand: structlog, made for more than this, takes 6 MB in the process that owns the workers (ADR 0036)."""
+
+    def __init__(self, render: Callable[[dict[str, Any]], str], who: Who) -> None:
+        super().__init__()
+        self._render = render
+        self._who = who
+
+    def format(self, record: logging.LogRecord) -> str:
+        first = {
+            "time": lines.rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        given = {name: value for name, value in vars(record).items() if name not in STANDARD}
+        told = {**first, **self._who(), **given, **first, "node": NODE, "pid": os.getpid()}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return self._render(told)
 
 
-def _asking(who: Who) -> Callable[[Any, str, EventDict], EventDict]:
-    def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        for name, value in who().items():
-            event.setdefault(name, value)
-        event["node"] = NODE
-        event["pid"] = os.getpid()
-        return event
-
-    return add
+def render_json(told: dict[str, Any]) -> str:
+    return json.dumps(told, default=str, separators=(",", ":"))
 
 
-def render_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    ordered = {name: event.pop(name) for name in FIRST}
-    return json.dumps(ordered | dict(event), default=str, separators=(",", ":"))
-
-
-def render_text(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+def render_text(told: dict[str, Any]) -> str:
     """A traceback follows, each of its lines behind a bar."""
-    time, level, logger, text = (str(event.pop(name)) for name in FIRST)
-    traceback = str(event.pop("exception", ""))
-    del event["node"], event["pid"]
-    fields = "".join(f" {name}={value}" for name, value in event.items())
+    time, level, logger, text = (str(told.pop(name)) for name in ("time", "level", "logger", "event"))
+    traceback = str(told.pop("exception", ""))
+    del told["node"], told["pid"]
+    fields = "".join(f" {name}={value}" for name, value in told.items())
     first = f"{time} {level.upper()} {logger} {lines.printable(text + fields)}"
     return "\n".join([first, *(f"  | {lines.printable(line)}" for line in traceback.splitlines())])
