@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from tests.conftest import PASSWORD
 from tokenserver.app import rooms_of
 from tokenserver.oauth.endpoints.door import DOCUMENTS, Door
+from tokenserver.storage.aside import READ
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
@@ -187,6 +188,45 @@ def test_what_a_token_does_not_open_neither(ask, dispatched, api, confidential, 
 )
 def test_tokens_elsewhere_are_left_to_flask(ask, path, unusual):
     assert ask(path, by_door=False, **unusual) == ask(path, **unusual)
+
+
+@pytest.mark.parametrize("name", [*USUAL, *PROTECTED, *DOCUMENTS])
+def test_what_a_connection_remembers_is_not_read_again(ask, dispatched, secret, token, name):
+    path, data = USUAL.get(name, (name, None))
+    request = {"headers": {"Authorization": f"Bearer {token}"}}
+    if data is not None:
+        request = form(data.format(token=token), Authorization=f"Basic {secret}")
+    ask(path, **request)  # a document is Flask's the first time
+    read = []
+    first = ask(path, environ_overrides={READ: read}, **request)
+    assert first[0] == ("200 OK" if name != "/oauth/userinfo" else "403 FORBIDDEN")
+    unreadable = {"CONTENT_TYPE": "x", "PATH_INFO": "/x", "QUERY_STRING": "x", "HTTP_AUTHORIZATION": "x"}
+    if first[0] != "200 OK":  # Flask renders it, by the same bytes
+        unreadable = {}
+    with quiet(dispatched):
+        again = ask(path, environ_overrides={READ: read} | unreadable, **request)
+    assert again == first
+
+
+@pytest.mark.parametrize("name", ["repeated", "NUL", "unusual"])
+def test_nothing_is_remembered_that_could_not_be_read(ask, secret, name):
+    path, data, headers = REFUSED.get(
+        name, ("/oauth/token", "grant_type=client_credentials", {"Accept": "text/html"})
+    )
+    read = []
+    request = form(data, **{key: value.format(secret=secret) for key, value in headers.items()})
+    assert ask(path, environ_overrides={READ: read}, **request)[0][0] == "4"
+    assert read == []
+
+
+def test_what_is_remembered_is_decided_anew(ask, secret, rooms):
+    read = []
+    request = form("grant_type=client_credentials", Authorization=f"Basic {secret}")
+    request["environ_overrides"] = {READ: read}
+    assert ask("/oauth/token", **request)[0] == "200 OK"
+    rooms.feed.change(lambda tx, change: rooms.clients.rotate_secret(tx, change, "web"))
+    assert read
+    assert ask("/oauth/token", **request)[0] == "401 UNAUTHORIZED"
 
 
 def test_a_body_that_ends_too_early_is_refused(ask):

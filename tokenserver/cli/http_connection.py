@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from tokenserver.storage.aside import READ
+
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
@@ -132,6 +134,7 @@ class Connection:
         """The one that was read last, before somebody writes into its environment: who polls, or wants the next
         token, says the same again and again, and the same bytes mean the same."""
         if self._heard:
+            request.environ[READ] = []
             self._known = (self._heard, Request(request.environ.copy(), request.body, keeps=True))
 
     def _feed(self, data: bytes) -> None:

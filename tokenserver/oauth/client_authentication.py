@@ -232,4 +232,5 @@ def _basic(authorization: str) -> tuple[str, str]:
 
 
 def _form_decoded(value: bytes) -> str:
-    return unquote_to_bytes(value.replace(b"+", b" ")).decode("utf-8")
+    value = value.replace(b"+", b" ")
+    return (unquote_to_bytes(value) if b"%" in value else value).decode("utf-8")

@@ -6,11 +6,15 @@ the thread that has to go on. So what asks a store under a lock does all of that
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
+
+# In the environment of a request that its connection remembers: a list, for what its bytes were found to say. It is
+# there again when the same bytes come.
+READ: Final = "tokenserver.read"
 
 
 class Together(Protocol):

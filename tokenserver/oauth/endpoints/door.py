@@ -7,6 +7,7 @@ to Flask untouched.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flask import Flask
@@ -20,6 +21,7 @@ from tokenserver.oauth import denials
 from tokenserver.oauth.endpoints import cors, introspection, revocation, token, userinfo
 from tokenserver.oauth.endpoints.request import UNCACHED, Server, form_of
 from tokenserver.oauth.grants.request import TokenRequest
+from tokenserver.storage.aside import READ
 from tokenserver.verify.bearer import credentials
 from tokenserver.web import rate_limit, request_context, security_headers
 from tokenserver.web.request_context import RequestContext
@@ -40,38 +42,43 @@ Answer = tuple[bytes, str]  # the body and its media type
 
 
 class Row(NamedTuple):
-    """`cors`: see `Endpoint`. `headers`: what its answers say beside what all say."""
+    """`read`: what a request says, by its environment and path alone. `answer`: to that. `cors`: see `Endpoint`.
+    `headers`: what its answers say beside what all say."""
 
-    answer: Callable[[Server, "WSGIEnvironment"], Answer]
+    read: Callable[["WSGIEnvironment", str], Any]
+    answer: Callable[[Server, Any], Answer]
     cors: bool = False
     headers: Mapping[str, str] = UNCACHED
 
 
-def _by_form(answer: Callable[[Server, TokenRequest], Mapping[str, Any]], path: str) -> Callable[..., Answer]:
-    def read_and_answer(server: Server, environ: "WSGIEnvironment") -> Answer:
-        return to_json(answer(server, form_of(environ, _body(environ), "", path))), JSON
-
-    return read_and_answer
+def _form(environ: "WSGIEnvironment", path: str) -> TokenRequest:
+    return form_of(environ, _body(environ), "", path)
 
 
-def _userinfo(server: Server, environ: "WSGIEnvironment") -> Answer:
-    return userinfo.answer(server, credentials(environ.get("HTTP_AUTHORIZATION")))
+def _token(environ: "WSGIEnvironment", _path: str) -> str:
+    return credentials(environ.get("HTTP_AUTHORIZATION"))
 
 
-def _own_account(server: Server, environ: "WSGIEnvironment") -> Answer:
+def _in_json(
+    answer: Callable[[Server, TokenRequest], Mapping[str, Any]],
+) -> Callable[[Server, TokenRequest], Answer]:
+    return lambda server, form: (to_json(answer(server, form)), JSON)
+
+
+def _own_account(server: Server, token: str) -> Answer:
     """Behind `@requires()`."""
-    claims = server.active_tokens.verifier.verify(credentials(environ.get("HTTP_AUTHORIZATION")))
+    claims = server.active_tokens.verifier.verify(token)
     server.admission.admit(claims, ())
     return rendered(UserSchema, own_account(server.rooms.people)).encode(), JSON
 
 
 JSON: Final = "application/json"
 ROWS: Final = {
-    "POST /oauth/token": Row(_by_form(token.answer, "/oauth/token"), cors=True),
-    "POST /oauth/introspect": Row(_by_form(introspection.answer, "/oauth/introspect")),
-    "POST /oauth/revoke": Row(_by_form(revocation.answer, "/oauth/revoke"), cors=True),
-    "GET /oauth/userinfo": Row(_userinfo, cors=True),
-    "GET /users/me": Row(_own_account, headers={}),
+    "POST /oauth/token": Row(_form, _in_json(token.answer), cors=True),
+    "POST /oauth/introspect": Row(_form, _in_json(introspection.answer)),
+    "POST /oauth/revoke": Row(_form, _in_json(revocation.answer), cors=True),
+    "GET /oauth/userinfo": Row(_token, userinfo.answer, cors=True),
+    "GET /users/me": Row(_token, _own_account, headers={}),
 }
 # The same for everybody; JWKS until the ring changes.
 DOCUMENTS: Final = (
@@ -114,12 +121,14 @@ class Door:
         self._fields: dict[tuple[str, str], Fields] = {}
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if read := environ.get(READ):
+            return read[0](environ, start_response)  # type: ignore[no-any-return]
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         endpoint = f"{method} {path}"
         row = ROWS.get(endpoint)
         if row is not None and self._is_usual(environ) and self._has_usual_body(environ, method):
-            return self._answer(row, endpoint, path, environ, start_response)
-        if method == "GET" and path in DOCUMENTS and self._is_usual(environ):
+            return self._answer(row, endpoint, path, None, environ, start_response)
+        if method == "GET" and path in DOCUMENTS and self._is_usual(environ) and CONDITIONS.isdisjoint(environ):
             return self._document(path, environ, start_response)
         return self._flask(environ, start_response)
 
@@ -140,12 +149,22 @@ class Door:
         return LENGTH.fullmatch(length) is not None and int(length) <= self._max_body
 
     def _answer(
-        self, row: Row, endpoint: str, path: str, environ: "WSGIEnvironment", start_response: "StartResponse"
+        self,
+        row: Row,
+        endpoint: str,
+        path: str,
+        said: Any,
+        environ: "WSGIEnvironment",
+        start_response: "StartResponse",
     ) -> Iterable[bytes]:
+        """`said`: what the row reads in the request, None where that wasn't read before."""
         context = request_context.begin(environ, path, endpoint)
         try:
             self._require_clock()
-            body, media_type = row.answer(self._server, environ)
+            if said is None:
+                said = row.read(environ, path)
+                _remember(environ, partial(self._answer, row, endpoint, path, said))
+            body, media_type = row.answer(self._server, said)
             fields = cors.fields(self._server, environ.get("HTTP_ORIGIN")) if row.cors else []
             denials.note(self._server.rooms.trail, context)
         except Exception as error:  # noqa: BLE001 - Flask's handlers know all of them
@@ -173,13 +192,12 @@ class Door:
 
     def _document(self, path: str, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Flask's own answer, kept for as long as it would answer the same."""
-        if not CONDITIONS.isdisjoint(environ):
-            return self._flask(environ, start_response)
         keys = self._server.keys.current()
         wanted = environ.get("HTTP_IF_NONE_MATCH", "")
         kept = self._documents.get((path, wanted))
         if kept is None or kept.keys is not keys:
             return self._learn(path, wanted, keys, environ, start_response)
+        _remember(environ, partial(self._document, path))
         context = request_context.begin(environ, path, f"GET {path}")
         return _send(context, kept.status, list(kept.fields), kept.body, start_response)
 
@@ -219,6 +237,13 @@ class Document(NamedTuple):
 
 # With one of these, Flask decides what is answered.
 CONDITIONS: Final = frozenset({"HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"})
+
+
+def _remember(environ: "WSGIEnvironment", answer: "WSGIApplication") -> None:
+    """For when the same bytes come on the connection: they are as usual then, and say the same."""
+    read = environ.get(READ)
+    if read is not None:
+        read[:] = [answer]
 
 
 def _body(environ: "WSGIEnvironment") -> bytes:
