@@ -232,7 +232,7 @@ def _import_program(*, for_server_database: bool) -> None:
     gc.disable()  # nothing of a program that is being loaded is garbage
     from sqlalchemy.orm import configure_mappers
 
-    from tokenserver.signals.left_out import left_out
+    from tokenserver.cli.left_out import left_out
 
     with left_out("opentelemetry"):  # for measurements of redis-py's that we don't take, 3 MB
         from tokenserver import app, first_start  # noqa: F401

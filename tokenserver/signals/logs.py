@@ -42,7 +42,7 @@ def catch_the_uncaught() -> None:
 
 
 class _Formatter(logging.Formatter):
-    """By hand: structlog, made for more than this, takes 6 MB in the process that owns the workers (ADR 0036)."""
+    """By hand: structlog, made for more than this, takes 4 MB in the process that owns the workers (ADR 0036)."""
 
     def __init__(self, render: Callable[[dict[str, Any]], str], who: Who) -> None:
         super().__init__()

@@ -163,7 +163,7 @@ class Door:
             self._require_clock()
             if said is None:
                 said = row.read(environ, path)
-                _remember(environ, partial(self._answer, row, endpoint, path, said))
+                _remember(environ, self._answer, row, endpoint, path, said)
             body, media_type = row.answer(self._server, said)
             fields = cors.fields(self._server, environ.get("HTTP_ORIGIN")) if row.cors else []
             denials.note(self._server.rooms.trail, context)
@@ -197,7 +197,7 @@ class Door:
         kept = self._documents.get((path, wanted))
         if kept is None or kept.keys is not keys:
             return self._learn(path, wanted, keys, environ, start_response)
-        _remember(environ, partial(self._document, path))
+        _remember(environ, self._document, path)
         context = request_context.begin(environ, path, f"GET {path}")
         return _send(context, kept.status, list(kept.fields), kept.body, start_response)
 
@@ -239,11 +239,11 @@ class Document(NamedTuple):
 CONDITIONS: Final = frozenset({"HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"})
 
 
-def _remember(environ: "WSGIEnvironment", answer: "WSGIApplication") -> None:
+def _remember(environ: "WSGIEnvironment", answer: Callable[..., Iterable[bytes]], *read: Any) -> None:
     """For when the same bytes come on the connection: they are as usual then, and say the same."""
-    read = environ.get(READ)
-    if read is not None:
-        read[:] = [answer]
+    kept = environ.get(READ)
+    if kept == []:
+        kept.append(partial(answer, *read))
 
 
 def _body(environ: "WSGIEnvironment") -> bytes:

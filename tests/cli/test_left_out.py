@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tokenserver.signals.left_out import left_out
+from tokenserver.cli.left_out import left_out
 
 ANY = "this"  # of the standard library; nobody loads it
 
