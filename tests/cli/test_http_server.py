@@ -16,7 +16,7 @@ import redis
 from tokenserver.cli.crew import in_turn
 from tokenserver.cli.http_connection import REMEMBERED_BYTES, Connection
 from tokenserver.cli.http_server import ERRANDS_FOR_EACH, TOGETHER, HttpServer, Limits
-from tokenserver.storage.aside import afterwards, elsewhere, loop
+from tokenserver.storage.aside import READ, afterwards, elsewhere, loop
 from tokenserver.storage.round_trips import RoundTrips
 
 PATIENCE = 30
@@ -278,6 +278,24 @@ def test_who_says_the_same_again_is_read_once(run, monkeypatch):
                     assert one_of(connection, said % number) == answer % number
                 assert (reading.times, len(judged)) == (before[0] + 1, before[1] + 1)
                 assert one_of(other, said % number) == answer % number
+
+
+def test_what_was_read_in_a_request_is_there_when_its_bytes_come_again(run):
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        read = environ.get(READ)
+        if read is None:
+            return [b"nothing is kept"]
+        read.append(b"x")
+        return [b"%d" % len(read)]
+
+    server = run(application)
+    said = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
+    with server.connect() as connection, server.connect() as other:
+        assert [one_of(connection, said % b"light/1") for _ in range(3)] == [b"1", b"2", b"3"]
+        assert one_of(other, said % b"light/1") == b"1"
+        assert [one_of(connection, said % path) for path in (b"light/2", b"light/1")] == [b"1", b"1"]
+        assert one_of(connection, said % b"heavy") == b"nothing is kept"
 
 
 def one_of(connection, *parts):
