@@ -4,7 +4,6 @@ command line. Nothing here asks SQL or Redis yet.
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from flask import Flask
@@ -302,8 +301,8 @@ class Rooms:
 
 
 def _follow(keys: KeyRing) -> Callable[[Entry], None]:
-    """A key that was thrown away in an emergency is gone in every process by its next request, and who knows of a
-    client publishes the key that was made for it. Raises Unavailable while nobody can tell which keys are left."""
+    """A key that was thrown away in an emergency is gone in every process by its next request. Raises Unavailable
+    while nobody can tell which keys are left."""
 
     def apply(entry: Entry) -> None:
         if entry.kind is Kind.KEYS_CHANGED:
@@ -311,8 +310,5 @@ def _follow(keys: KeyRing) -> Callable[[Entry], None]:
                 keys.reload_if_changed()
             except ConfigurationError as error:
                 raise Unavailable(private=str(error)) from error
-        elif entry.kind is Kind.CLIENT_CHANGED:
-            with suppress(ConfigurationError):  # what is loaded serves on
-                keys.reload_if_changed()
 
     return apply

@@ -29,7 +29,7 @@ from tokenserver.errors import ConfigurationError, Conflict, Unavailable
 from tokenserver.rooms import _follow
 from tokenserver.storage.feed import Entry, Kind
 from tokenserver.tokens.key_files import RingUnusable
-from tokenserver.tokens.key_ring import KeyRing
+from tokenserver.tokens.key_ring import LOOK_SECONDS, KeyRing
 from tokenserver.tokens.key_set import KeySet
 from tokenserver.verify.jwks import StaticKeys
 
@@ -546,14 +546,37 @@ def test_unknown_kid_of_a_token_is_unknown_although_the_ring_is_broken(ring: Key
     assert ring.find("nobody's") is None
 
 
-def test_client_that_changes_while_the_ring_is_broken_stops_nobody(ring: KeyRing, folder: Path):
-    follow = _follow(ring)
-    kid = ring.signer("ES256").kid
+def test_who_asks_for_the_key_set_gets_what_another_ring_changed(
+    ring: KeyRing, open_ring: Callable[[], KeyRing], clock: Clock, folder: Path
+):
+    asked = open_ring()
+    before = asked.published()
+    clock.now += LOOK_SECONDS
+    assert asked.published() is before  # nothing changed
+    ring.ensure("EdDSA")
+    clock.now += LOOK_SECONDS
+    assert asked.published().jwks() == ring.jwks() != before.jwks()
+    thrown = ring.rotate("EdDSA", emergency=True).replaced
+    clock.now -= 3600  # a clock that was set back doesn't end the looking
+    assert asked.published().find(thrown[0]) is None
     (folder / "ring.json").write_text("{")
-    follow(Entry(Kind.CLIENT_CHANGED, "app", START))
-    assert ring.signer("ES256").kid == kid
+    clock.now += LOOK_SECONDS
+    assert asked.published().jwks() == ring.jwks()
+
+
+def test_looks_at_the_folder_for_who_asks_are_few(ring: KeyRing, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    looks: list[None] = []
+    monkeypatch.setattr(ring, "reload_if_changed", lambda: looks.append(None))
+    for _ in range(100):
+        clock.now += LOOK_SECONDS / 10
+        ring.published()
+    assert 9 <= len(looks) <= 11
+
+
+def test_change_of_keys_while_the_ring_is_broken_is_not_passed_over(ring: KeyRing, folder: Path):
+    (folder / "ring.json").write_text("{")
     with pytest.raises(Unavailable, match=r"ring\.json"):  # a key may have been thrown away
-        follow(Entry(Kind.KEYS_CHANGED, "", START))
+        _follow(ring)(Entry(Kind.KEYS_CHANGED, "", START))
 
 
 def test_reload_reads_new_files_alone(ring: KeyRing, open_ring: Callable[[], KeyRing], clock: Clock, folder: Path):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tokenserver.config import SIGNING_ALGS
 from tokenserver.errors import ConfigurationError, Conflict
@@ -23,6 +23,10 @@ from tokenserver.verify.jwks import PublicKey
 
 T = TypeVar("T")
 
+# Between two looks at the folder for who asks for the key set, in seconds: under load a look costs nothing then, and
+# it is shorter than the way of a token from who made its key to who asks for it.
+LOOK_SECONDS: Final = 0.01
+
 
 class KeyRing:
     """`jwks_max_age`: how long verifiers cache the JWKS; `token_lifetime`: of any signed token; in seconds."""
@@ -35,6 +39,7 @@ class KeyRing:
         self._token_lifetime = token_lifetime
         self._clock = clock
         self._set: KeySet | None = None
+        self._looked_at = 0.0
         self._lock = Lock()
 
     def ensure(self, alg: str) -> None:
@@ -57,6 +62,15 @@ class KeyRing:
             self._set = keys if now < keys.good_until else keys.without_expired(now)
             return self._set
 
+    def published(self) -> KeySet:
+        """For verifiers, who ask because of a key that they don't know: what another process has made or thrown
+        away is seen at once. Of a ring that can't be used, what was loaded of it."""
+        now = self._clock()
+        if not 0 <= now - self._looked_at < LOOK_SECONDS:
+            self._looked_at = now
+            self._look()
+        return self.current()
+
     def signer(self, alg: str) -> Signer:
         """Raises RingUnusable when there is no active key for `alg`."""
         try:
@@ -70,8 +84,7 @@ class KeyRing:
     def find(self, kid: str) -> PublicKey | None:
         found = self.current().find(kid)
         if found is None:
-            with suppress(ConfigurationError):  # nothing to do with the token that names it
-                self.reload_if_changed()
+            self._look()
             found = self.current().find(kid)
         return found
 
@@ -161,6 +174,10 @@ class KeyRing:
     def faults(self, rotation_interval: int = 0) -> list[Fault]:
         """What is wrong with the folder and the ring in it, each with what to do."""
         return find_faults(self._files, self._lifecycle, rotation_interval)
+
+    def _look(self) -> None:
+        with suppress(ConfigurationError):  # nothing to do with who asks; `reload_if_changed` says it elsewhere
+            self.reload_if_changed()
 
     def _load(self) -> KeySet:
         known = self._set.material if self._set else {}

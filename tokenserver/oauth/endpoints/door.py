@@ -192,7 +192,7 @@ class Door:
 
     def _document(self, path: str, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Flask's own answer, kept for as long as it would answer the same."""
-        keys = self._server.keys.current()
+        keys = self._server.keys.published()
         wanted = environ.get("HTTP_IF_NONE_MATCH", "")
         kept = self._documents.get((path, wanted))
         if kept is None or kept.keys is not keys:

@@ -6,7 +6,7 @@ from tokenserver.oauth.endpoints.request import Server
 
 
 def view(server: Server) -> Response:
-    keys = server.keys.current()  # once, so that body and ETag are of the same set
+    keys = server.keys.published()  # once, so that body and ETag are of the same set
     return cached(Response(keys.jwks_bytes, mimetype="application/json"), keys.etag, server.settings.jwks_max_age)
 
 
