@@ -201,9 +201,9 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log_file: Pa
 
 
 def is_worker(pid: int) -> bool:
-    """And not the process that loads the program for it, which has one thread."""
+    """Of what descends from a server. The process that loads the program for workers has one thread."""
     with suppress(OSError):  # it has ended
-        return b"multiprocessing-fork" in _command_line(pid) and len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+        return b"redis" not in _command_line(pid) and len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     return False
 
 

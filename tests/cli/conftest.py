@@ -20,10 +20,13 @@ from typing import Any, NamedTuple, Self
 import httpx
 import pytest
 
+from tests.listeners import listen
 from tests.live_server import is_worker
 from tests.ports import free_port
 from tokenserver.cli import program
 from tokenserver.cli.command import run
+
+__all__ = ["listen"]
 
 COMMAND = Path(sys.executable).with_name("tokenserver")
 PASSWORD = "correct horse 7 battery"
@@ -198,6 +201,11 @@ class Server:
         for pid in found:
             found += [child for child, (parent, _) in alive.items() if parent == pid]
         return found[1:]
+
+    def commands(self) -> list[str]:
+        """Their command lines."""
+        alive = processes()
+        return [alive[pid][1] for pid in self.family() if pid in alive]
 
     def workers(self) -> list[int]:
         return [pid for pid in self.family() if is_worker(pid)]

@@ -2,8 +2,10 @@
 
 import gc
 import importlib.util
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -92,6 +94,39 @@ def kilobytes_written_by_using() -> int:
     return written - sys.getsizeof(objects) // 1024
 
 
+FORK = """
+import json, os, signal, time
+from pathlib import Path
+from tokenserver.cli.loader import Loader
+from tokenserver.cli.phase import Phase
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+with Loader(Phase(), for_server_database=False, is_fork=True) as loader:
+    handler = loader.apart(eval, "str(__import__('signal').getsignal(15))")
+    sleeper = loader.fork(time.sleep, (600,))
+    while len(os.listdir(f"/proc/{sleeper}/task")) < 2:  # itself, and what looks after its parents
+        time.sleep(0.01)
+    opened = {each.name: str(each.readlink()) for each in Path(f"/proc/{sleeper}/fd").iterdir()}
+    rollup = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    os.kill(sleeper, signal.SIGKILL)
+shared = sum(int(line.split()[1]) for line in rollup if line.startswith("Shared_Dirty"))
+print(json.dumps([handler, opened, shared]))
+"""
+
+
+def test_a_fork_of_serve_shares_what_it_had_loaded_and_nothing_that_lives():
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    handler, opened, shared = json.loads(done.stdout)
+    assert handler == str(signal.SIG_DFL)
+    others = [what for name, what in opened.items() if int(name) > 2]
+    phase = [what for what in others if what.startswith("/dev/shm/") and what.endswith("(deleted)")]
+    assert len(phase) <= 2
+    assert all(what.startswith("pipe:") or what == os.devnull for what in others if what not in phase)
+    assert shared > (5000 if sys.version_info[:2] in immortal.VERSIONS else 1500)  # KB
+
+
 def test_what_is_done_apart_returns_raises_or_vanishes(loader: Loader):
     assert loader.apart(divmod, 7, 2) == (3, 1)
     assert loader.apart(os.getpid) != loader.apart(os.getpid)
@@ -141,9 +176,7 @@ def test_who_was_forked_is_ours_when_the_loader_ended():
 def test_a_start_that_is_killed_leaves_nothing_behind(deployment: Deployment):
     """While the program is being loaded."""
     with deployment.serve() as server:
-        wait_until(
-            lambda: any("multiprocessing-fork" in processes().get(pid, (0, ""))[1] for pid in server.family())
-        )
+        wait_until(lambda: any("redis" not in command for command in server.commands()))
         family = server.family()
         server.process.kill()
         server.process.wait()

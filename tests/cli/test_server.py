@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.cli.conftest import ADMIN_PASSWORD, PASSWORD, PATIENCE, Deployment, Server, processes, wait_until
+from tests.listeners import Listener
 
 PASSWORD_SHOWN = re.compile(r"^Password: +(\S+)", re.MULTILINE)
 
@@ -120,11 +123,11 @@ def test_a_server_that_is_killed_leaves_nothing_behind_and_loses_nothing(deploym
         assert server.end(signal.SIGTERM, group=True) == 0
 
 
-@pytest.mark.parametrize("last", ["redis-server", "multiprocessing-fork"])
-def test_an_interrupted_start_ends_cleanly(deployment: Deployment, last: str):
+@pytest.mark.parametrize("is_redis", [True, False], ids=["Redis", "loader"])
+def test_an_interrupted_start_ends_cleanly(deployment: Deployment, is_redis: bool):
     """As soon as a process of this kind is there."""
     with deployment.serve() as server:
-        wait_until(lambda: any(last in processes().get(pid, (0, ""))[1] for pid in server.family()))
+        wait_until(lambda: any(("redis" in command) == is_redis for command in server.commands()))
         family = server.family()
         os.killpg(server.process.pid, signal.SIGINT)
         assert server.process.wait(PATIENCE) == 0
@@ -153,6 +156,16 @@ def test_requests_that_run_are_finished_first(deployment: Deployment):
         for thread in threads:
             thread.join()
     assert set(answers) <= {401, 429}
+
+
+def test_traces_are_sent_before_the_end(deployment: Deployment, listen: Callable[..., Listener]):
+    """Those that wait for others, to be sent with them."""
+    collector = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    with deployment.serve(OTLP_URL=f"http://127.0.0.1:{collector.port}", TRACE_PERCENT="100") as server:
+        server.ready()
+        assert server.refresh({"refresh_token": "unknown"}).status_code == 401
+        assert server.end(signal.SIGTERM) == 0
+    assert b"POST /auth/refresh" in b"".join(collector.requests)
 
 
 def test_a_port_that_is_taken(deployment: Deployment):
@@ -212,11 +225,19 @@ def test_a_password_from_the_settings_is_not_shown(empty: Deployment):
     assert ADMIN_PASSWORD not in done.out
 
 
+def test_no_process_shows_the_password_of_the_first_admin(empty: Deployment):
+    """To who can read /proc/PID/environ: it is none of the workers' business."""
+    with empty.serve(ADMIN_PASSWORD=ADMIN_PASSWORD) as server:
+        server.ready()
+        assert server.login()
+        shown = [Path(f"/proc/{pid}/environ").read_bytes() for pid in [server.process.pid, *server.family()]]
+        assert len(shown) == 4
+        assert ADMIN_PASSWORD.encode() not in b"".join(shown)
+
+
 def test_workers_that_can_not_start_end_the_server(deployment: Deployment):
     (deployment.folder / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if '--multiprocessing-fork' in sys.orig_argv:\n"
-        "    os.environ['TOKENSERVER_NONSENSE'] = '1'\n"
+        "import os\nos.register_at_fork(after_in_child=lambda: os.environ.update(TOKENSERVER_NONSENSE='1'))\n"
     )
     with deployment.serve(path=str(deployment.folder), WORKERS="1") as server:
         wait_until(lambda: server.process.poll() is not None)

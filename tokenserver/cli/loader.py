@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from multiprocessing import get_context, parent_process, resource_tracker
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from multiprocessing import Pipe, get_context, parent_process, resource_tracker
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, clear_overloads
 
 from tokenserver.cli.immortal import make_immortal
 from tokenserver.cli.phase import Phase
@@ -25,6 +25,7 @@ from tokenserver.errors import StoreUnavailable, TokenserverError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
 T = TypeVar("T")
 
@@ -39,19 +40,29 @@ class LoaderEnded(TokenserverError):
 class Loader:
     """Of `serve`, which is the parent of all that is forked once the loader is closed."""
 
-    def __init__(self, phase: Phase, *, for_server_database: bool) -> None:
-        """Loads while others work: the first question waits for it. `for_server_database`: with its driver."""
+    def __init__(self, phase: Phase, *, for_server_database: bool, is_fork: bool = False) -> None:
+        """Loads while others work: the first question waits for it. `for_server_database`: with its driver.
+        `is_fork`: of this process, which has one thread and nothing open yet: what it has loaded is shared then."""
         self.phase = phase
         self._for_server_database = for_server_database
         _track_nothing()
-        spawning = get_context("spawn")
-        self._connection, theirs = spawning.Pipe()
-        self._process = spawning.Process(
-            target=_load, args=(theirs, phase, for_server_database), name="loader", daemon=True
-        )
+        self._connection, theirs = Pipe()
+        arguments = (theirs, phase, for_server_database)
+        self._process: BaseProcess
+        if is_fork:
+            _keep()
+            self._process = get_context("fork").Process(target=self._go_on, args=arguments, daemon=True)
+        else:
+            self._process = get_context("spawn").Process(target=_load, args=arguments, daemon=True)
         _adopt_orphans(True)
         self._process.start()
         theirs.close()
+
+    def _go_on(self, *arguments: Any) -> None:
+        """In a fork."""
+        self._connection.close()  # or it would not see that `serve` closed it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _load(*arguments)
 
     def again(self) -> "Loader":
         """Another one, of the same server."""
@@ -194,13 +205,14 @@ def _load(connection: "Connection", phase: Phase, for_server_database: bool) -> 
     """Who is forked returns from here, and ends as a process ends that was spawned."""
     loader = os.getpid()
     _import_program(for_server_database=for_server_database)
+    keep = cache(_keep)  # once
     while True:
         try:
             question = _Unpickler(connection.recv_bytes(), phase).load()
         except EOFError:
             os._exit(0)
         if isinstance(question, int):
-            _keep()  # while another process works
+            keep()  # while another process works
             os.waitpid(question, 0)
             question = None
         if question is None:
@@ -208,7 +220,7 @@ def _load(connection: "Connection", phase: Phase, for_server_database: bool) -> 
             continue
         target, arguments = question
         if target is not _tell:
-            _keep()
+            keep()
         told, telling = os.pipe()
         pid = os.fork()
         if not pid:
@@ -230,29 +242,35 @@ def _load(connection: "Connection", phase: Phase, for_server_database: bool) -> 
 def _import_program(*, for_server_database: bool) -> None:
     """What workers need, and what prepares a start."""
     gc.disable()  # nothing of a program that is being loaded is garbage
-    from sqlalchemy.orm import configure_mappers
+    from tokenserver.cli.left_out import without_docstrings, without_packages
 
-    from tokenserver.cli.left_out import left_out
+    # OpenTelemetry: for measurements of redis-py's that we don't take, 3 MB
+    with without_packages("opentelemetry"), without_docstrings(but_of="tokenserver"):
+        # Each worker would have for itself what it loads for itself. First those that tell type checkers most: what
+        # is freed of them is room for the others.
+        import redis  # noqa: F401
+        from sqlalchemy.orm import configure_mappers
 
-    with left_out("opentelemetry"):  # for measurements of redis-py's that we don't take, 3 MB
+        clear_overloads()
+        import prometheus_client  # noqa: F401
+        from flask_sqlalchemy import cli  # noqa: F401
+
         from tokenserver import app, first_start  # noqa: F401
-    # What each worker would load for itself: then each would have it for itself.
-    import prometheus_client  # noqa: F401
-    from flask_sqlalchemy import cli  # noqa: F401
+        from tokenserver.cli import http_server, server  # noqa: F401
+        from tokenserver.oauth.endpoints import waiting  # noqa: F401
+        from tokenserver.tokens import multi_buffer, revocation_watch  # noqa: F401
+        from tokenserver.tokens.signing_key import generate_pem, load_pem
 
-    from tokenserver.cli import http_server, server  # noqa: F401
-    from tokenserver.oauth.endpoints import waiting  # noqa: F401
-    from tokenserver.tokens import multi_buffer, revocation_watch  # noqa: F401
-
-    multi_buffer.found()
-    if for_server_database:
-        from tokenserver.storage import connections  # noqa: F401
-    else:
-        from sqlalchemy.dialects import sqlite  # noqa: F401
-    configure_mappers()
+        if for_server_database:
+            from tokenserver.storage import connections  # noqa: F401
+        else:
+            from sqlalchemy.dialects import sqlite  # noqa: F401
+        configure_mappers()
+        multi_buffer.found()
+    # OpenSSL makes 2 MB of tables when it is first used.
+    load_pem("ES256", generate_pem("ES256")).signer.sign(b"")
 
 
-@cache  # once
 def _keep() -> None:
     """What is loaded as it is: who is forked from now on shares it, and goes on sharing what it only uses."""
     gc.collect()

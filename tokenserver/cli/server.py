@@ -1,5 +1,6 @@
 """`tokenserver init` and `tokenserver serve`: what a deployment needs is made, then worker processes answer."""
 
+import ctypes
 import json
 import logging
 import os
@@ -101,16 +102,26 @@ def init(as_json: bool) -> None:
 @click.option("--workers", "count", metavar="N", help="Number of server processes, instead of TOKENSERVER_WORKERS.")
 def serve(host: str | None, port: str | None, count: str | None) -> None:
     """Serve until Ctrl-C or SIGTERM. In development, first make what `tokenserver init` makes."""
+    workers.spare_memory()
     given = {"HOST": host, "PORT": port, "WORKERS": count}
     os.environ.update({PREFIX + name: value for name, value in given.items() if value is not None})
     settings = Settings.load()
     # The workers read the same, whatever becomes of .env; the first admin is none of their business.
+    _wipe(f"{PREFIX}ADMIN_PASSWORD")
     os.environ.update(settings.environment() | {f"{PREFIX}ADMIN_PASSWORD": ""})
     steps = _begin(settings)
-    workers.spare_memory()
-    workers.signals_as_sigterm()
+    workers.heed_signals()
     with suppress(KeyboardInterrupt):  # asked to end before the workers were there
         _serve(settings, steps)
+
+
+def _wipe(name: str) -> None:
+    """Of what this process was given when it began: /proc/PID/environ shows that, for those that it forks, too."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    place = getenv(name.encode())
+    if place:
+        ctypes.memset(place, 0, len(os.environb[name.encode()]))
 
 
 def _begin(settings: Settings) -> Steps:
@@ -128,8 +139,11 @@ def _serve(settings: Settings, steps: Steps) -> None:
     with ExitStack() as stack:
         stack.enter_context(_shared_metrics(settings))
         with workers.uninterrupted():
+            workers.hold_signals()
             # It loads while Redis starts.
-            loader = stack.enter_context(Loader(Phase(), for_server_database=not settings.embedded_database))
+            loader = Loader(Phase(), for_server_database=not settings.embedded_database, is_fork=True)
+            stack.enter_context(loader)
+            workers.forward_signals()
         if settings.embedded_redis:
             with steps.timed("embedded Redis"):
                 stack.enter_context(EmbeddedRedis(settings.data_dir))

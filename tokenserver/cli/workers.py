@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from tokenserver.cli.command import sentence
@@ -21,6 +21,7 @@ from tokenserver.cli.phase import Phase
 from tokenserver.cli.supervisor import Supervisor
 from tokenserver.config import Settings
 from tokenserver.errors import ConfigurationError, TokenserverError
+from tokenserver.signals import traces
 
 PORT_PATIENCE: Final = 3.0  # seconds that workers of a server that was killed may take to end
 FINISH_SECONDS: Final = 8  # that requests may take to finish once the workers listen no more
@@ -32,6 +33,13 @@ BACKLOG: Final = 1024  # that queue, of each worker
 IDLE_SECONDS: Final = {False: 20, True: 75}
 HEAD_BYTES: Final = 64 * 1024
 REQUEST_SECONDS: Final = 30  # from a request's first byte until it is whole
+SPARING: Final = {
+    # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
+    "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
+    "MALLOC_ARENA_MAX": "2",
+    # And a store of small pieces for each thread: of those that answer, run errands, hash and wait.
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
 # So many objects more than before, and the collector looks for cycles among them.
 YOUNG_OBJECTS: Final = 5000
 
@@ -89,12 +97,12 @@ def create(settings: Settings, address: str, loader: Loader) -> Supervisor:
 
 
 def spare_memory() -> None:
-    """Of processes that start from here on."""
-    # glibc would keep the 19 MiB of each password hash, once for each thread, instead of giving them back.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    # And a store of small pieces for each thread: of those that answer, run errands, hash and wait.
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
+    """Of this process and those that it starts. glibc reads it when a process begins, so this one begins again."""
+    missing = {name: value for name, value in SPARING.items() if name not in os.environ}
+    if missing:
+        os.environ.update(missing)
+        with suppress(OSError):  # no program to be found: more memory, then
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very program
 
 
 def work(address: str, phase: Phase) -> None:
@@ -145,6 +153,7 @@ def work(address: str, phase: Phase) -> None:
     signal.signal(signal.SIGTERM, lambda *_: server.stop() if phase.is_stopping else None)
     phase.loaded()
     server.run()
+    traces.end()
 
 
 def _listener(address: str, port: int) -> socket.socket:
@@ -187,15 +196,21 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def signals_as_sigterm() -> None:
-    """Ctrl-C, and the end of a terminal, reach all its processes at once. Here they ask for an orderly end; the
-    workers inherit that they are blocked, so that they end when they are told to, and Redis after them.
-    """
-    numbers = {signal.SIGINT, signal.SIGHUP}
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
-        numbers = {signal.SIGINT}
-    signal.signal(signal.SIGTERM, _interruption.come)  # until the supervisor has its own
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+def heed_signals() -> None:
+    """Of those that end a server: now they interrupt its start."""
+    for number in _ending():
+        signal.signal(number, _interruption.come)
+
+
+def hold_signals() -> None:
+    """Ctrl-C, and the end of a terminal, reach all its processes at once. The children inherit that these are
+    blocked, so that they end when they are told to, and Redis after the workers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ending() - {signal.SIGTERM})
+
+
+def forward_signals() -> None:
+    """Those that are held, as SIGTERM: here they ask for an orderly end."""
+    numbers = _ending() - {signal.SIGTERM}
     main_thread = threading.get_ident()
 
     def forward() -> None:
@@ -204,3 +219,8 @@ def signals_as_sigterm() -> None:
             signal.pthread_kill(main_thread, signal.SIGTERM)
 
     threading.Thread(target=forward, name="signals", daemon=True).start()
+
+
+def _ending() -> set[signal.Signals]:
+    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+    return {signal.SIGINT, signal.SIGTERM} | (set() if is_deaf else {signal.SIGHUP})

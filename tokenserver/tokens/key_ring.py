@@ -23,8 +23,8 @@ from tokenserver.verify.jwks import PublicKey
 
 T = TypeVar("T")
 
-# Between two looks at the folder for who asks for the key set, in seconds: under load a look costs nothing then, and
-# it is shorter than the way of a token from who made its key to who asks for it.
+# Seconds between two looks at the folder for who asks for the key set: shorter than a token's way from who made its
+# key to who asks for it, and under load a look costs nothing then.
 LOOK_SECONDS: Final = 0.01
 
 
