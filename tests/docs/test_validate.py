@@ -215,7 +215,7 @@ class Behind(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def behind():
     """The port of the service behind nginx."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
@@ -248,7 +248,7 @@ def guarding(folder, behind, issuer, credentials):
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nginx(live_server, behind, tmp_path_factory):
     client = live_server.create_client("gateway", "client_credentials", scope="tokens:introspect")
     with guarding(tmp_path_factory.mktemp("nginx"), behind, live_server.url, client) as service:
