@@ -65,7 +65,7 @@ def test_all_is_well_without_a_server(deployment: Deployment):
 def test_it_says_how_many_signatures_are_made_at_a_time(deployment: Deployment):
     signs, fault = multi_buffer.found()
     how = "up to 8 at a time" if signs else f"one at a time: {fault}" if fault else ""
-    assert examine(deployment)["keys"].detail.partition("; RS256 ")[2] == how
+    assert examine(deployment)["keys"].detail.partition("; signatures ")[2] == how
 
 
 def test_the_text_names_each_check_and_what_to_do(deployment: Deployment):

@@ -147,6 +147,7 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
 def keys(settings: Settings) -> Iterator[Finding]:
     from tokenserver.tokens import multi_buffer
     from tokenserver.tokens.key_ring import KeyRing
+    from tokenserver.tokens.lanes import LANES
 
     ring = KeyRing(settings.keys_dir, jwks_max_age=settings.jwks_max_age, token_lifetime=settings.access_token_ttl)
     faults = ring.faults()
@@ -160,9 +161,9 @@ def keys(settings: Settings) -> Iterator[Finding]:
     signs, fault = multi_buffer.found()
     detail = f"{len(ring.entries())} in {settings.keys_dir}, one signs {settings.signing_alg}"
     if signs:
-        detail += f"; RS256 up to {multi_buffer.LANES} at a time"
+        detail += f"; signatures up to {LANES} at a time"
     elif fault:
-        detail += f"; RS256 one at a time: {fault}"
+        detail += f"; signatures one at a time: {fault}"
     yield Finding("keys", "ok", detail)
 
 

@@ -12,11 +12,11 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from tokenserver.signals import traces
 from tokenserver.storage.aside import loop
-from tokenserver.tokens.multi_buffer import Sign, shared
+from tokenserver.tokens.lanes import PrivateKey, Sign, lane_key
+from tokenserver.tokens.multi_buffer import shared
 from tokenserver.verify.jwks import PublicKey
 
 RSA_BITS: Final = 2048
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _SHA256: Final = hashes.SHA256()
 _PKCS1: Final = padding.PKCS1v15()
@@ -114,8 +114,14 @@ def _in_a_row(alone: Sign) -> Sign:
 
 
 def _sign_with(alg: str, private: PrivateKey) -> Sign:
+    in_a_row = _in_a_row(_alone(alg, private))
+    key = lane_key(alg, private, in_a_row)
+    return in_a_row if key is None else shared(key)
+
+
+def _alone(alg: str, private: PrivateKey) -> Sign:
     if isinstance(private, ed25519.Ed25519PrivateKey):
-        return _in_a_row(private.sign)
+        return private.sign
     if isinstance(private, ec.EllipticCurvePrivateKey):
 
         def sign_es256(signing_input: bytes) -> bytes:
@@ -123,11 +129,10 @@ def _sign_with(alg: str, private: PrivateKey) -> Sign:
             r, s = decode_dss_signature(private.sign(signing_input, _ECDSA))
             return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
-        return _in_a_row(sign_es256)
+        return sign_es256
     scheme = _PKCS1 if alg == "RS256" else _PSS
 
     def sign_rsa(signing_input: bytes) -> bytes:
         return private.sign(signing_input, scheme, _SHA256)
 
-    in_a_row = _in_a_row(sign_rsa)
-    return shared(private, in_a_row) if alg == "RS256" else in_a_row
+    return sign_rsa
