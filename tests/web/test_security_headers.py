@@ -23,6 +23,7 @@ FILES = (
     "/docs/swagger-ui-bundle.js",
     "/docs/swagger-ui.css",
 )
+LISTS = {"Set-Cookie", "Vary", "WWW-Authenticate"}
 NOWHERE = ("/nothing", "/oauth/nothing", "/login/nothing", "/auth//login", "/%00")
 
 
@@ -56,6 +57,10 @@ def test_every_answer_is_framed_sniffed_scripted_and_kept_by_nobody(app: Flask, 
         assert set(policy) >= {"form-action", "frame-ancestors"}, what
         assert headers["Cross-Origin-Opener-Policy"] == "same-origin", what
         assert headers["Referrer-Policy"] == "no-referrer", what
+        # Which the HTTP server writes (RFC 9110 section 6.6.1); two would be one too many, as of most (section 5.3).
+        assert "Date" not in headers, what
+        names = [name.lower() for name, _ in headers if name not in LISTS]
+        assert len(names) == len(set(names)), what
         # RFC 6797 section 7.2: not over plain http
         assert "Strict-Transport-Security" not in headers, what
         assert "Server" not in headers, what

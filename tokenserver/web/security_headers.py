@@ -21,13 +21,16 @@ UNFRAMED: Final = "frame-ancestors 'none'"
 
 
 def complete(headers: Headers, status: int, *, https: bool) -> None:
-    """Adds those that an answer doesn't say otherwise."""
+    """Adds those that an answer doesn't say otherwise, and takes away what is for others to say."""
     names = {name.lower() for name, _ in headers}
     for name, value in (HEADERS | HTTPS if https else HEADERS).items():
         if name.lower() not in names:
             headers.add(name, value)
     if "x-frame-options" not in names and UNFRAMED in headers["Content-Security-Policy"]:
         headers.add("X-Frame-Options", "DENY")
+    # The HTTP server's, which writes it once, and anew for an answer that is kept (RFC 9110 section 6.6.1). Werkzeug
+    # adds one where it looks at conditions.
+    del headers["Date"]
     if status == 204:
         del headers["Content-Type"]  # there is no content that it could speak of
 
