@@ -57,7 +57,7 @@ def test_every_answer_is_framed_sniffed_scripted_and_kept_by_nobody(app: Flask, 
         assert set(policy) >= {"form-action", "frame-ancestors"}, what
         assert headers["Cross-Origin-Opener-Policy"] == "same-origin", what
         assert headers["Referrer-Policy"] == "no-referrer", what
-        # Which the HTTP server writes (RFC 9110 section 6.6.1); two would be one too many, as of most (section 5.3).
+        # The HTTP server writes it (RFC 9110 section 6.6.1); two would be one too many, as of most (section 5.3).
         assert "Date" not in headers, what
         names = [name.lower() for name, _ in headers if name not in LISTS]
         assert len(names) == len(set(names)), what
