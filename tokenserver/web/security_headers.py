@@ -28,8 +28,8 @@ def complete(headers: Headers, status: int, *, https: bool) -> None:
             headers.add(name, value)
     if "x-frame-options" not in names and UNFRAMED in headers["Content-Security-Policy"]:
         headers.add("X-Frame-Options", "DENY")
-    # The HTTP server writes it, once, and anew for an answer that is kept (RFC 9110 section 6.6.1). Werkzeug adds one
-    # where it looks at conditions.
+    # The HTTP server writes it, once, and anew for an answer that is kept (RFC 9110 section 6.6.1). Werkzeug adds
+    # one where it looks at conditions.
     del headers["Date"]
     if status == 204:
         del headers["Content-Type"]  # there is no content that it could speak of
