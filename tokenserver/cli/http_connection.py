@@ -263,7 +263,8 @@ class Connection:
 
 def _again(request: Request) -> Request:
     environ = request.environ.copy()
-    environ["wsgi.input"] = io.BytesIO(request.body)
+    if request.body:  # else it has one that is empty
+        environ["wsgi.input"] = io.BytesIO(request.body)
     return Request(environ, request.body, keeps=True, is_known=True)
 
 

@@ -53,8 +53,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def are_wanted() -> bool:
+    return logger.isEnabledFor(logging.INFO)
+
+
 def request(
-    *,
     at: float,
     method: str,
     path: str,
@@ -67,10 +70,8 @@ def request(
     client_id: str | None,
     address: str | None,
 ) -> bytes:
-    """What `write` takes: empty where nobody wants it. `at`: unix s. `path` without the query; its beginning is
+    """What `write` takes; empty where `logging` took it. `at`: unix s. `path` without the query; its beginning is
     told. `error`: the code of what it was refused for."""
-    if not logger.isEnabledFor(logging.INFO):
-        return b""
     path = path[:LONGEST]
     if _sink.log_format == "json":
         line = (

@@ -164,23 +164,24 @@ def _tell(answers: Sequence[Answered]) -> None:
         method, endpoint = _labels(context)
         metrics.requests.count(endpoint, method, metrics.CLASSES[status // 100])
         metrics.request_seconds.observe(seconds, endpoint)
-    lines.write([_line(*each) for each in answers])
+    if lines.are_wanted():
+        lines.write([_line(*each) for each in answers])
 
 
 def _line(context: RequestContext, status: int, path: str, at: float, seconds: float) -> bytes:
     kind, failure = status // 100, context.failure
     return lines.request(
-        at=at,
-        method=context.method or "",
-        path=path,
-        status=status,
-        seconds=seconds,
-        outcome="success" if kind < 4 else "refused" if kind == 4 else "failed",
-        error=None if failure is None else getattr(failure, "code", None),
-        request_id=context.request_id,
-        actor=context.actor,
-        client_id=context.client_id,
-        address=context.address,
+        at,
+        context.method or "",
+        path,
+        status,
+        seconds,
+        "success" if kind < 4 else "refused" if kind == 4 else "failed",
+        None if failure is None else getattr(failure, "code", None),
+        context.request_id,
+        context.actor,
+        context.client_id,
+        context.address,
     )
 
 
