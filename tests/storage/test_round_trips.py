@@ -13,6 +13,7 @@ from hiredis import pack_command
 from tests.redis_servers import Single
 from tokenserver.storage.redis_client import HeldConnections, Undecoded
 from tokenserver.storage.redis_location import OPTIONS
+from tokenserver.storage.round_trips import again
 
 
 @pytest.fixture
@@ -96,6 +97,16 @@ def test_a_connection_that_breaks_is_told_to_each_of_them(own_redis):
         assert all(isinstance(each, redis.ConnectionError) for each in found)
         assert len({id(each) for each in found}) == 3
         assert made.trips == [1, 2]  # another connection might have been good
+
+
+def test_each_gets_the_failure_as_it_is():
+    ours, theirs = ValueError("not the store's"), redis.ResponseError("no")
+    theirs.__cause__ = ours
+    assert again(ours) is ours
+    told = again(theirs)
+    assert (type(told), told.args, told.__cause__) == (redis.ResponseError, ("no",), ours)
+    assert told is not theirs
+    assert isinstance(again(KeyboardInterrupt()), redis.ConnectionError)
 
 
 def test_nobody_waits_for_a_second_time_out(own_redis):

@@ -94,9 +94,11 @@ class RoundTrips:
 
 
 def again(error: BaseException) -> BaseException:
-    """For another request: who raises one writes into it."""
-    if not isinstance(error, redis.RedisError):
+    """For another request: who raises one writes into it. What isn't the store's is nobody's to hide."""
+    if not isinstance(error, Exception):  # the thread that went is being ended
         return redis.ConnectionError(f"{type(error).__name__} while talking to Redis")
+    if not isinstance(error, redis.RedisError):
+        return error
     again = type(error)(*error.args)
     again.__cause__ = error.__cause__ or error.__context__
     return again
