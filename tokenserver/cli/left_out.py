@@ -1,7 +1,7 @@
 """What other packages load wherever they are used, and nobody here has a use for.
 
-Of a program that is loaded once and runs for long: it is left out while it is being loaded, so that others' data
-takes its place, and not nothing.
+It is left out while the program is being loaded: what is thrown away later leaves gaps in the pages that workers
+share, and who fills one has the page for itself.
 """
 
 import dis

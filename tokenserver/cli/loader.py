@@ -59,7 +59,7 @@ class Loader:
         theirs.close()
 
     def _go_on(self, *arguments: Any) -> None:
-        """In a fork."""
+        """In a fork, where nothing of `serve` goes on but what is said to the loader."""
         self._connection.close()  # or it would not see that `serve` closed it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _load(*arguments)

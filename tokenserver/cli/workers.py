@@ -197,7 +197,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def heed_signals() -> None:
-    """Of those that end a server: now they interrupt its start."""
+    """Those that end a server interrupt its start from here on."""
     for number in _ending():
         signal.signal(number, _interruption.come)
 
@@ -209,7 +209,7 @@ def hold_signals() -> None:
 
 
 def forward_signals() -> None:
-    """Those that are held, as SIGTERM: here they ask for an orderly end."""
+    """Those that are held ask this process for an orderly end, as SIGTERM."""
     numbers = _ending() - {signal.SIGTERM}
     main_thread = threading.get_ident()
 
