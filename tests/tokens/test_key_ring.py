@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import jwt
 import pytest
@@ -27,6 +27,7 @@ from tokenserver.app import rooms_of
 from tokenserver.config import SIGNING_ALGS
 from tokenserver.errors import ConfigurationError, Conflict, Unavailable
 from tokenserver.rooms import _follow
+from tokenserver.storage.aside import Aside
 from tokenserver.storage.feed import Entry, Kind
 from tokenserver.tokens.key_files import RingUnusable
 from tokenserver.tokens.key_ring import LOOK_SECONDS, KeyRing
@@ -571,6 +572,50 @@ def test_looks_at_the_folder_for_who_asks_are_few(ring: KeyRing, clock: Clock, m
         clock.now += LOOK_SECONDS / 10
         ring.published()
     assert 9 <= len(looks) <= 11
+
+
+def test_who_asks_for_the_key_set_waits_for_no_folder_that_does_not_answer(
+    ring: KeyRing, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    looking, answers = threading.Event(), threading.Event()
+
+    def look() -> bool:
+        looking.set()
+        return answers.wait(30)
+
+    monkeypatch.setattr(ring, "reload_if_changed", look)
+    first = threading.Thread(target=ring.published)
+    first.start()
+    assert looking.wait(30)
+    for _ in range(3):
+        clock.now += LOOK_SECONDS
+        assert ring.published() is ring.current()
+    answers.set()
+    first.join()
+    looking.clear()
+    clock.now += LOOK_SECONDS
+    ring.published()
+    assert looking.is_set()
+
+
+def test_a_loop_does_not_look_itself(ring: KeyRing, monkeypatch: pytest.MonkeyPatch):
+    """It has others to answer."""
+
+    class Loop:
+        given: ClassVar[list[Callable[[], None]]] = []
+
+        def elsewhere(self, work: Callable[[], None]) -> None:
+            self.given.append(work)
+
+    looks: list[None] = []
+    monkeypatch.setattr(ring, "reload_if_changed", lambda: looks.append(None))
+    task = Aside(ring.published)
+    task.loop = cast("Any", Loop())
+    assert task.switch() is ring.current()
+    assert looks == []
+    (work,) = Loop.given
+    work()
+    assert looks == [None]
 
 
 def test_change_of_keys_while_the_ring_is_broken_is_not_passed_over(ring: KeyRing, folder: Path):

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from tokenserver.config import SIGNING_ALGS
 from tokenserver.errors import ConfigurationError, Conflict
+from tokenserver.storage.aside import elsewhere
 from tokenserver.tokens.key_faults import find_faults
 from tokenserver.tokens.key_files import Draft, Fault, KeyFolder, RingUnusable
 from tokenserver.tokens.key_lifecycle import Lifecycle, Rotation, needs
@@ -40,6 +41,7 @@ class KeyRing:
         self._clock = clock
         self._set: KeySet | None = None
         self._looked_at = 0.0
+        self._is_looking = False
         self._lock = Lock()
 
     def ensure(self, alg: str) -> None:
@@ -66,9 +68,11 @@ class KeyRing:
         """For verifiers, who ask because of a key that they don't know: what another process has made or thrown
         away is seen at once. Of a ring that can't be used, what was loaded of it."""
         now = self._clock()
-        if not 0 <= now - self._looked_at < LOOK_SECONDS:
+        if not (0 <= now - self._looked_at < LOOK_SECONDS or self._is_looking):
             self._looked_at = now
-            self._look()
+            self._is_looking = True
+            # One at a time, and not where others wait: the folder of a network may not answer.
+            elsewhere(self._look_for_all)
         return self.current()
 
     def signer(self, alg: str) -> Signer:
@@ -174,6 +178,12 @@ class KeyRing:
     def faults(self, rotation_interval: int = 0) -> list[Fault]:
         """What is wrong with the folder and the ring in it, each with what to do."""
         return find_faults(self._files, self._lifecycle, rotation_interval)
+
+    def _look_for_all(self) -> None:
+        try:
+            self._look()
+        finally:
+            self._is_looking = False
 
     def _look(self) -> None:
         with suppress(ConfigurationError):  # nothing to do with who asks; `reload_if_changed` says it elsewhere
