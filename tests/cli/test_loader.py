@@ -127,6 +127,19 @@ def test_a_fork_of_serve_shares_what_it_had_loaded_and_nothing_that_lives():
     assert shared > (5000 if sys.version_info[:2] in immortal.VERSIONS else 1500)  # KB
 
 
+def test_who_is_forked_draws_random_numbers_of_its_own(loader: Loader):
+    """OpenSSL was used before the fork: with the same state of its generator, two workers would sign with the same
+    nonce, and give the key away."""
+    drawn = (
+        "__import__('tokenserver.tokens.signing_key', fromlist=['*']).generate_pem('ES256')",
+        "__import__('tokenserver.random_bytes', fromlist=['*']).random_bytes()",
+        "__import__('secrets').token_bytes()",
+        "__import__('random').random()",
+    )
+    first, second, third = (loader.apart(eval, f"[{', '.join(drawn)}]") for _ in range(3))
+    assert all(len(set(each)) == 3 for each in zip(first, second, third, strict=True))
+
+
 def test_what_is_done_apart_returns_raises_or_vanishes(loader: Loader):
     assert loader.apart(divmod, 7, 2) == (3, 1)
     assert loader.apart(os.getpid) != loader.apart(os.getpid)
