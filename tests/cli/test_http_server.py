@@ -16,7 +16,7 @@ import redis
 from tokenserver.cli.crew import in_turn
 from tokenserver.cli.http_connection import REMEMBERED_BYTES, Connection
 from tokenserver.cli.http_server import ERRANDS_FOR_EACH, TOGETHER, HttpServer, Limits
-from tokenserver.storage.aside import READ, afterwards, elsewhere, loop
+from tokenserver.storage.aside import READ, AtOnce, Kept, Reading, afterwards, elsewhere, loop
 from tokenserver.storage.round_trips import RoundTrips
 
 PATIENCE = 30
@@ -236,7 +236,7 @@ def test_who_asks_first_is_told_to_go_on(run):
         assert bodies(heard(connection)) == [b"POST /? hello", b"GET /last? "]
 
 
-class Reading:
+class Parsing:
     """Of all connections: how often one was read by the parser."""
 
     def __init__(self, monkeypatch):
@@ -266,17 +266,17 @@ def test_who_says_the_same_again_is_read_once(run, monkeypatch):
         environ.update(spoiled=1, HTTP_HOST="spoiled", PATH_INFO="/spoiled")
         return [answer.encode()]
 
-    reading = Reading(monkeypatch)
+    parsing = Parsing(monkeypatch)
     server = run(application, is_light=is_light)
     get = b"GET /light/%d HTTP/1.1\r\nHost: x\r\n\r\n"
     post = b"POST /light/%d HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
     with server.connect() as connection, server.connect() as other:
         for said, answer in ((get, b"GET /light/%d  x"), (post, b"POST /light/%d hello x")):
             for number, times in ((1, 5), (2, 1), (1, 2)):
-                before = reading.times, len(judged)
+                before = parsing.times, len(judged)
                 for _ in range(times):
                     assert one_of(connection, said % number) == answer % number
-                assert (reading.times, len(judged)) == (before[0] + 1, before[1] + 1)
+                assert (parsing.times, len(judged)) == (before[0] + 1, before[1] + 1)
                 assert one_of(other, said % number) == answer % number
 
 
@@ -286,7 +286,7 @@ def test_what_was_read_in_a_request_is_there_when_its_bytes_come_again(run):
         read = environ.get(READ)
         if read is None:
             return [b"nothing is kept"]
-        read.append(b"x")
+        read.append(Reading(application))
         return [b"%d" % len(read)]
 
     server = run(application)
@@ -296,6 +296,102 @@ def test_what_was_read_in_a_request_is_there_when_its_bytes_come_again(run):
         assert one_of(other, said % b"light/1") == b"1"
         assert [one_of(connection, said % path) for path in (b"light/2", b"light/1")] == [b"1", b"1"]
         assert one_of(connection, said % b"heavy") == b"nothing is kept"
+
+
+class Document:
+    """An application with an answer that it keeps. `asked`: how often it was called; `told`: what followed."""
+
+    def __init__(self, status="200 OK", *, fields=(("X-Kept", "a"),), body=b"kept"):
+        self.kept = Kept(status, fields, body)
+        self.is_there = True
+        self.asked = 0
+        self.named = 0
+        self.told = []
+
+    def __call__(self, environ, start_response):
+        self.asked += 1
+        if READ in environ and not environ[READ]:
+            environ[READ].append(Reading(self, self.at_once))
+        return self.answer(start_response)
+
+    def answer(self, start_response):
+        start_response(self.kept.status, [*self.kept.fields, self.name()])
+        return [self.kept.body]
+
+    def name(self):
+        self.named += 1
+        return ("X-Name", str(self.named))
+
+    def at_once(self):
+        return AtOnce(self.kept, self.name(), self.told.extend, self.named) if self.is_there else None
+
+
+def whole(connection, said):
+    connection.sendall(said)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(65536)
+    return re.sub(rb"(?<=Date: )[^\r]+", b"now", answer)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "length"), [("200 OK", b"kept", b"Content-Length: 4\r\n"), ("304 NOT MODIFIED", b"", b"")]
+)
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_what_is_kept_is_answered_at_once(run, status, body, length, version):
+    document = Document(status, body=body)
+    server = run(document)
+    said = b"GET /light HTTP/%b\r\nHost: x\r\n%b\r\n" % (
+        version,
+        b"Connection: keep-alive\r\n" if version == b"1.0" else b"",
+    )
+    with server.connect() as connection:
+        answers = [whole(connection, said) for _ in range(4)]
+        assert document.asked == 1
+        document.kept = document.kept._replace(fields=(("X-Kept", "b"),))
+        answers.append(whole(connection, said))
+        document.is_there = False
+        answers.append(whole(connection, said))
+    keeping = b"Connection: keep-alive\r\n" if version == b"1.0" else b""
+    assert [sorted(answer.split(b"\r\n")) for answer in answers] == [
+        sorted(
+            b"HTTP/1.1 %b\r\nX-Kept: %b\r\nX-Name: %d\r\n%b%bDate: now\r\n\r\n%b".__mod__(
+                (status.encode(), b"a" if number < 5 else b"b", number, length, keeping, body)
+            ).split(b"\r\n")
+        )
+        for number in range(1, 7)
+    ]
+    assert document.asked == 2
+    assert document.told == [2, 3, 4, 5]
+
+
+def test_what_is_kept_says_when_it_is_the_last_answer(run):
+    document = Document()
+    draining = []
+    server = run(document, is_draining=lambda: bool(draining))
+    said = b"GET /light HTTP/1.1\r\nHost: x\r\n\r\n"
+    with server.connect() as connection:
+        for _ in range(2):
+            assert b"Connection: close" not in whole(connection, said)
+        assert document.asked == 1
+        draining.append(True)
+        assert b"Connection: close" in whole(connection, said)
+        assert heard(connection) == b""
+
+
+def test_a_fault_where_an_answer_is_kept_ends_its_connection_alone(run, caplog):
+    document = Document()
+    server = run(document)
+    said = b"GET /light HTTP/1.1\r\nHost: x\r\n\r\n"
+    with server.connect() as connection, server.connect() as other:
+        whole(connection, said)
+        whole(other, said)
+        document.kept = None
+        connection.sendall(said)
+        assert heard(connection) == b""
+        document.kept = Document().kept
+        assert b"X-Name" in whole(other, said)
+    assert "a connection could not be served" in caplog.text
 
 
 def one_of(connection, *parts):
@@ -310,17 +406,17 @@ def one_of(connection, *parts):
 
 
 def test_what_is_remembered_is_one_whole_request_of_the_loop(run, monkeypatch):
-    reading = Reading(monkeypatch)
+    parsing = Parsing(monkeypatch)
     server = run()
     one = b"GET /light/1 HTTP/1.1\r\nHost: x\r\n\r\n"
     long = one.replace(b"Host", b"X: %b\r\nHost" % (b"a" * REMEMBERED_BYTES))
     heavy = one.replace(b"/light", b"/heavy")
     for said in ([long], [heavy], [one[:20], one[20:]]):
         with server.connect() as connection:
-            reading.times = 0
+            parsing.times = 0
             answers = {one_of(connection, *said) for _ in range(3)}
             assert len(answers) == 1
-            assert reading.times == 3 * len(said)
+            assert parsing.times == 3 * len(said)
     with server.connect() as connection:
         assert one_of(connection, one) == b"GET /light/1? "
         # As a body they are none, and two at a time are two.
@@ -333,9 +429,9 @@ def test_what_is_remembered_is_one_whole_request_of_the_loop(run, monkeypatch):
         assert statuses(server.say(said, said)) == [200]
     old = b"GET /light/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     with server.connect() as connection:
-        reading.times = 0
+        parsing.times = 0
         assert {one_of(connection, old) for _ in range(3)} == {b"GET /light/1? "}
-        assert reading.times == 1
+        assert parsing.times == 1
 
 
 # What is sent

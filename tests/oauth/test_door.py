@@ -13,6 +13,8 @@ from werkzeug.wrappers import Response
 from tests.conftest import PASSWORD
 from tokenserver.app import rooms_of
 from tokenserver.oauth.endpoints.door import DOCUMENTS, Door
+from tokenserver.signals import metrics, traces
+from tokenserver.signals.instruments import REGISTRY
 from tokenserver.storage.aside import READ
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -203,6 +205,7 @@ def test_what_a_connection_remembers_is_not_read_again(ask, dispatched, api, sec
     read = []
     first = ask(path, environ_overrides={READ: read}, **request)
     assert first[0] == "200 OK"
+    assert (read[0].at_once is not None) == (path in DOCUMENTS)
     unreadable = {"CONTENT_TYPE": "x", "PATH_INFO": "/x", "QUERY_STRING": "x", "HTTP_AUTHORIZATION": "x"}
     with quiet(dispatched):
         again = ask(path, environ_overrides={READ: read} | unreadable, **request)
@@ -249,6 +252,98 @@ def test_documents_are_kept_until_the_ring_changes(app, ask, dispatched, path):
     for headers in ({"If-None-Match": '"x"'}, {"If-None-Match": f'W/{tag}, "x"'}, {"Accept": "text/html"}):
         assert ask(path, headers=dict(headers)) == ask(path, by_door=False, headers=dict(headers))
     assert len(app.wsgi_app._documents) == 2  # nothing that a caller made up
+
+
+@pytest.fixture
+def kept_at_once(ask, rooms):
+    """What is kept for who asks for a document again: its answer without looking for new keys first."""
+
+    def kept(path, **headers):
+        read = []
+        rooms.keys._looked_at = 0
+        for _ in range(2):
+            first = ask(path, environ_overrides={READ: read}, headers=headers)
+        rooms.keys._is_looking = True  # somebody else does
+        return first, read[0].at_once
+
+    return kept
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_a_document_is_there_at_once_for_who_asked_before(ask, kept_at_once, path):
+    tag = dict(ask(path)[1])["ETag"]
+    for headers in ({}, {"If-None-Match": tag}):
+        (status, fields, body), at_once = kept_at_once(path, **headers)
+        kept, own, _, _ = at_once()
+        assert own == ("X-Request-ID", "id-of-this-test")
+        lasting = [field for field in (*kept.fields, own) if field[0] != "Content-Length"]
+        assert (kept.status, sorted(lasting), kept.body.decode()) == (status, fields, body)
+
+
+def test_who_names_no_request_gets_a_new_id_each_time(app, rooms):
+    http = app.test_client()
+    read = []
+    for _ in range(2):
+        http.get(DOCUMENTS[0], environ_overrides={READ: read})
+    rooms.keys._is_looking = True
+    names = {read[0].at_once().field[1] for _ in range(5)}
+    assert len(names) == 5
+    assert all(re.fullmatch(r"[0-9a-f]{32}", name) for name in names)
+
+
+def test_a_document_at_once_is_told_in_log_and_metrics_as_any_other(app, rooms, caplog):
+    caplog.set_level("INFO", "tokenserver.request")
+    http = app.test_client()
+    read = []
+    asking = {"User-Agent": "me", "X-Request-ID": "id-of-this-test"}
+    for _ in range(2):
+        http.get(DOCUMENTS[0], environ_overrides={READ: read}, headers=asking)
+    rooms.keys._is_looking = True
+
+    def counted():
+        REGISTRY.settle()
+        name = "tokenserver_requests_total"
+        labels = {"endpoint": DOCUMENTS[0], "method": "GET", "status": metrics.CLASSES[2]}
+        return REGISTRY.of_process().get_sample_value(name, labels)
+
+    before, lines = counted(), len(caplog.messages)
+    _, _, handle, item = read[0].at_once()
+    handle([item, item])
+    assert counted() == before + 2
+    usual, *again = [re.sub(r"[\d.]+ms", "", line) for line in caplog.messages[lines - 1 :]]
+    assert again == [usual, usual]
+
+
+def test_no_document_is_there_at_once_where_somebody_has_to_look_for_keys(kept_at_once, rooms):
+    _, at_once = kept_at_once(DOCUMENTS[0])
+    assert at_once()
+    rooms.keys._is_looking = False
+    rooms.keys._looked_at = 0
+    assert at_once() is None
+
+
+def test_no_document_is_there_at_once_that_new_keys_are_missing_in(apps, tmp_path):
+    app = apps(keys_dir=tmp_path / "keys")
+    rooms = rooms_of(app)
+    rooms.ensure_keys()
+    read = []
+    for _ in range(2):
+        app.test_client().get(DOCUMENTS[0], environ_overrides={READ: read})
+    rooms.keys._is_looking = True
+    assert read[0].at_once()
+    rooms.keys.rotate(emergency=True)
+    assert read[0].at_once() is None
+
+
+def test_who_is_traced_is_answered_by_a_span(ask, kept_at_once, monkeypatch):
+    monkeypatch.setattr(traces, "request", lambda *_: Span())
+    _, at_once = kept_at_once(DOCUMENTS[0])
+    assert at_once is None
+
+
+class Span:
+    def end(self, *_, **__):
+        pass
 
 
 def test_new_keys_are_in_the_next_document(apps, tmp_path):

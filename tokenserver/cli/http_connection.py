@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from tokenserver.storage.aside import READ
+from tokenserver.storage.aside import READ, Kept
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -53,6 +53,13 @@ class Request(NamedTuple):
     keeps: bool
     is_known: bool = False
 
+    def again(self) -> "Request":
+        """Of one that is known, one that may be written into."""
+        environ = self.environ.copy()
+        if self.body:  # else it has one that is empty
+            environ["wsgi.input"] = io.BytesIO(self.body)
+        return self._replace(environ=environ)
+
 
 class Refusal(NamedTuple):
     """What can't be read is answered with this, and the connection ends. `why`: a sentence."""
@@ -72,12 +79,12 @@ class Connection:
     """`requests`: whole ones that came, in their order; a refusal is the last. `is_busy`: one of them is being
     answered. `since`: when the first byte came of one that isn't whole, on the monotonic clock; 0: there is none.
     `moved_at`: when it was made, or bytes of an answer went last. `unsent`: of the answer. `is_ending`: after this
-    answer.
+    answer. `begun`: an answer that is kept, and its first bytes.
     """
 
     __slots__ = (
         "_body", "_body_size", "_environ", "_expects", "_head_size", "_heard", "_is_over", "_known", "_limits",
-        "_parser", "_place", "_refusal", "_target", "_to_come", "descriptor", "is_busy", "is_ending",
+        "_parser", "_place", "_refusal", "_target", "_to_come", "begun", "descriptor", "is_busy", "is_ending",
         "is_lingering", "is_watched", "moved_at", "requests", "since", "socket", "unsent",
     )  # fmt: skip
 
@@ -98,6 +105,7 @@ class Connection:
         self._parser = HttpRequestParser(self)
         self._heard = b""  # last, where that was one whole request
         self._known = (self._heard, Request({}, b"", keeps=True))
+        self.begun: tuple[Kept | None, bytes] = (None, b"")
         self._forget()
 
     def _forget(self) -> None:
@@ -117,7 +125,7 @@ class Connection:
             return  # nothing after it is read
         is_first = not (self._environ or self.requests)
         if is_first and data == self._known[0]:
-            self.requests.append(_again(self._known[1]))
+            self.requests.append(self._known[1])
             return
         try:
             self._feed(data)
@@ -135,7 +143,8 @@ class Connection:
         token, says the same again and again, and the same bytes mean the same."""
         if self._heard:
             request.environ[READ] = []
-            self._known = (self._heard, Request(request.environ.copy(), request.body, keeps=True))
+            known = Request(request.environ.copy(), request.body, keeps=True, is_known=True)
+            self._known = (self._heard, known)
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -261,13 +270,6 @@ class Connection:
         self._forget()
 
 
-def _again(request: Request) -> Request:
-    environ = request.environ.copy()
-    if request.body:  # else it has one that is empty
-        environ["wsgi.input"] = io.BytesIO(request.body)
-    return Request(environ, request.body, keeps=True, is_known=True)
-
-
 _KEYS: dict[bytes, str] = {}
 
 
@@ -345,6 +347,11 @@ class Head:
     def written(self, request: Request, *, length: int | None, closing: bool) -> tuple[bytes, bool]:
         """The bytes, and whether the connection is good for another request. `length`: of the body where the fields
         don't say it; None: it goes on until it ends. Raises ValueError for what would be more than one line."""
+        begin, keeps = self.begun(request, length=length, closing=closing)
+        return f"{begin}Date: {date()}\r\n\r\n".encode("latin-1"), keeps
+
+    def begun(self, request: Request, *, length: int | None, closing: bool) -> tuple[str, bool]:
+        """What is `written`, as far as it is the same at any time."""
         lines = "\r\n".join([*map(": ".join, self.fields), ""])
         if not lines.count("\n") == lines.count("\r") == len(self.fields):
             raise ValueError("a header field has more than one line")
@@ -362,7 +369,7 @@ class Head:
             lines += "Connection: close\r\n"
         elif keeps and is_old:
             lines += "Connection: keep-alive\r\n"
-        return f"HTTP/1.1 {self.status}\r\n{lines}Date: {_date()}\r\n\r\n".encode("latin-1"), keeps
+        return f"HTTP/1.1 {self.status}\r\n{lines}", keeps
 
 
 def in_chunk(part: bytes) -> bytes:
@@ -377,14 +384,14 @@ def refused(refusal: Refusal) -> bytes:
     text = f"{refusal.why}\n".encode()
     return (
         f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
-        f"Connection: close\r\nDate: {_date()}\r\n\r\n"
+        f"Connection: close\r\nDate: {date()}\r\n\r\n"
     ).encode("latin-1") + text
 
 
 _dated: tuple[int, str] = (0, "")
 
 
-def _date() -> str:
+def date() -> str:
     """RFC 9110 section 6.6.1."""
     global _dated  # noqa: PLW0603 - made once a second
     now = int(time.time())

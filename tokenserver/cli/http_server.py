@@ -33,11 +33,12 @@ from tokenserver.cli.http_connection import (
     Limits,
     Refusal,
     Request,
+    date,
     in_chunk,
     place_of,
     refused,
 )
-from tokenserver.storage.aside import Aside, Together
+from tokenserver.storage.aside import READ, Aside, Together
 from tokenserver.storage.round_trips import again
 
 if TYPE_CHECKING:
@@ -287,19 +288,45 @@ class HttpServer:
         request = connection.requests.popleft()
         if isinstance(request, Refusal):
             self._send(connection, refused(request), keeps=False)
-        elif request.is_known or self._is_light(request.environ, request.body):
-            if not request.is_known:
-                connection.remember(request)
-            task = self.idle.pop() if self.idle else Task(parent=self.hub)
-            task.loop, task.connection, task.request = self, connection, request
-            task.switch()
+        elif request.is_known:
+            if not self._has_answered_at_once(connection, request):
+                self._start(connection, request.again())
+        elif self._is_light(request.environ, request.body):
+            connection.remember(request)
+            self._start(connection, request)
         elif self._may_wait(request.environ):
             work = (connection, request, self._waiting)
             threading.Thread(target=self._answer_in_thread, args=work, name="waiting", daemon=True).start()
         else:
             self._crew.give(self._answer_in_thread, connection, request, self._application)
 
-    # Answers in the loop's thread: the methods are called by a task
+    # Answers in the loop's thread
+
+    def _has_answered_at_once(self, connection: Connection, request: Request) -> bool:
+        """What needs no task, as the answer is there, and its first bytes went on this connection before."""
+        read = request.environ[READ]
+        answer = read[0].at_once() if read and read[0].at_once and not self._is_draining() else None
+        if answer is None:
+            return False
+        kept, (name, value), handle, item = answer
+        if connection.begun[0] is not kept:
+            head = Head()
+            head(kept.status, [*kept.fields])
+            begin, keeps = head.begun(request, length=len(kept.body), closing=False)
+            if not keeps:
+                return False
+            connection.begun = (kept, begin.encode("latin-1"))
+        own = f"{name}: {value}\r\nDate: {date()}\r\n\r\n".encode("latin-1")
+        self._ready.append(Done(connection, b"".join((connection.begun[1], own, kept.body)), keeps=True))
+        self.afterwards(handle, item)
+        return True
+
+    def _start(self, connection: Connection, request: Request) -> None:
+        task = self.idle.pop() if self.idle else Task(parent=self.hub)
+        task.loop, task.connection, task.request = self, connection, request
+        task.switch()
+
+    # The methods are called by a task
 
     def answer_here(self, connection: Connection, request: Request) -> None:
         data, keeps = self._answered(request, self._application, None)

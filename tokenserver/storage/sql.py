@@ -113,8 +113,8 @@ def new_id_text() -> str:
 def ordered_id_digits(milliseconds: int) -> str:
     """Those of an id in the order of time (RFC 9562 section 5.7: version 7, variant 10). An index of them grows at
     its end, where one of random ids changes a page for each (docs/adr/0034)."""
-    digits = f"{milliseconds:012x}7{random_bytes()[:10].hex()}"
-    return f"{digits[:16]}{VARIANT[digits[16]]}{digits[17:32]}"
+    digits = random_bytes().hex()
+    return f"{milliseconds:012x}7{digits[:3]}{VARIANT[digits[3]]}{digits[4:19]}"
 
 
 def ordered_id_text(milliseconds: int) -> str:

@@ -67,13 +67,19 @@ class KeyRing:
     def published(self) -> KeySet:
         """For verifiers, who ask because of a key that they don't know: what another process has made or thrown
         away is seen at once. Of a ring that can't be used, what was loaded of it."""
-        now = self._clock()
-        if not (0 <= now - self._looked_at < LOOK_SECONDS or self._is_looking):
-            self._looked_at = now
+        if self._is_time_to_look():
+            self._looked_at = self._clock()
             self._is_looking = True
             # One at a time, and not where others wait: the folder of a network may not answer.
             elsewhere(self._look_for_all)
         return self.current()
+
+    def published_at_once(self) -> KeySet | None:
+        """`published`, where nobody has to look for it; else None."""
+        return None if self._is_time_to_look() else self.current()
+
+    def _is_time_to_look(self) -> bool:
+        return not (self._is_looking or 0 <= self._clock() - self._looked_at < LOOK_SECONDS)
 
     def signer(self, alg: str) -> Signer:
         """Raises RingUnusable when there is no active key for `alg`."""

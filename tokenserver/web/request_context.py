@@ -125,6 +125,18 @@ def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> Reques
     return context
 
 
+def again(context: RequestContext, *, request_id: str | None) -> RequestContext:
+    """Of a request that says the same as another one did on its connection. `request_id`: where it says one."""
+    return RequestContext(
+        request_id=request_id or _new_request_id(),
+        address=context.address,
+        user_agent=context.user_agent,
+        method=context.method,
+        path=context.path,
+        endpoint=context.endpoint,
+    )
+
+
 def register(app: Flask) -> None:
     @app.before_request
     def start() -> None:
@@ -141,12 +153,16 @@ def register(app: Flask) -> None:
 Answered = tuple[RequestContext, int, str, float, float]  # the status, the path, when (unix s), after how many s
 
 
+def answer(context: RequestContext, status: int, path: str) -> Answered:
+    """For `tell`."""
+    return context, status, path, time.time(), time.perf_counter() - context.started_at
+
+
 def answered(context: RequestContext, status: int, path: str) -> None:
     """The line in the log and the metrics of a request: once for each, whoever answers it. `path`: printable, and
     nothing left out; the path alone, as a query may carry what must not be logged.
     """
-    seconds = time.perf_counter() - context.started_at
-    afterwards(_tell, (context, status, path, time.time(), seconds))
+    afterwards(tell, answer(context, status, path))
     if context.span is not None:
         method, endpoint = _labels(context)
         attributes: dict[str, str | int] = {
@@ -159,7 +175,7 @@ def answered(context: RequestContext, status: int, path: str) -> None:
         context.span.end(attributes, failed=status >= 500)
 
 
-def _tell(answers: Sequence[Answered]) -> None:
+def tell(answers: Sequence[Answered]) -> None:
     for context, status, _, _, seconds in answers:
         method, endpoint = _labels(context)
         metrics.requests.count(endpoint, method, metrics.CLASSES[status // 100])

@@ -21,7 +21,7 @@ from tokenserver.oauth import denials
 from tokenserver.oauth.endpoints import cors, introspection, revocation, token, userinfo
 from tokenserver.oauth.endpoints.request import UNCACHED, Server, form_of
 from tokenserver.oauth.grants.request import TokenRequest
-from tokenserver.storage.aside import READ
+from tokenserver.storage.aside import READ, AtOnce, Kept, Reading
 from tokenserver.verify.bearer import credentials
 from tokenserver.web import rate_limit, request_context, security_headers
 from tokenserver.web.request_context import RequestContext
@@ -122,7 +122,7 @@ class Door:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if read := environ.get(READ):
-            return read[0](environ, start_response)  # type: ignore[no-any-return]
+            return read[0].answer(environ, start_response)  # type: ignore[no-any-return]
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         endpoint = f"{method} {path}"
         row = ROWS.get(endpoint)
@@ -163,7 +163,7 @@ class Door:
             self._require_clock()
             if said is None:
                 said = row.read(environ, path)
-                _remember(environ, self._answer, row, endpoint, path, said)
+                _remember(environ, Reading(partial(self._answer, row, endpoint, path, said)))
             body, media_type = row.answer(self._server, said)
             fields = cors.fields(self._server, environ.get("HTTP_ORIGIN")) if row.cors else []
             denials.note(self._server.rooms.trail, context)
@@ -197,9 +197,24 @@ class Door:
         kept = self._documents.get((path, wanted))
         if kept is None or kept.keys is not keys:
             return self._learn(path, wanted, keys, environ, start_response)
-        _remember(environ, self._document, path)
         context = request_context.begin(environ, path, f"GET {path}")
-        return _send(context, kept.status, list(kept.fields), kept.body, start_response)
+        at_once = None
+        if context.span is None:
+            own_id = environ.get("HTTP_X_REQUEST_ID") == context.request_id
+            at_once = partial(self._at_once, path, wanted, context, context.request_id if own_id else None)
+        _remember(environ, Reading(partial(self._document, path), at_once))
+        status, fields, body = kept.answer
+        return _send(context, status, list(fields), body, start_response)
+
+    def _at_once(self, path: str, wanted: str, like: RequestContext, request_id: str | None) -> AtOnce | None:
+        """`_document` for who said the same before. `request_id`: that it named."""
+        keys = self._server.keys.published_at_once()
+        kept = self._documents.get((path, wanted))
+        if kept is None or kept.keys is not keys:
+            return None
+        context = request_context.again(like, request_id=request_id)
+        told = request_context.answer(context, int(kept.answer.status[:3]), path)
+        return AtOnce(kept.answer, ("X-Request-ID", context.request_id or ""), request_context.tell, told)
 
     def _learn(
         self,
@@ -222,7 +237,7 @@ class Door:
         if (status[:3], wanted) in {("200", ""), ("304", tag)}:
             lasting = tuple(field for field in fields if field[0] != "X-Request-ID")
             fresh = {asked: kept for asked, kept in self._documents.items() if kept.keys is keys}
-            self._documents = fresh | {(path, wanted): Document(keys, status, lasting, body)}
+            self._documents = fresh | {(path, wanted): Document(keys, Kept(status, lasting, body))}
         return [body]
 
 
@@ -230,20 +245,18 @@ class Document(NamedTuple):
     """`keys`: the set that it was made of, or before."""
 
     keys: object
-    status: str
-    fields: tuple[tuple[str, str], ...]
-    body: bytes
+    answer: Kept
 
 
 # With one of these, Flask decides what is answered.
 CONDITIONS: Final = frozenset({"HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"})
 
 
-def _remember(environ: "WSGIEnvironment", answer: Callable[..., Iterable[bytes]], *read: Any) -> None:
+def _remember(environ: "WSGIEnvironment", reading: Reading) -> None:
     """For when the same bytes come on the connection: they are as usual then, and say the same."""
     kept = environ.get(READ)
     if kept == []:
-        kept.append(partial(answer, *read))
+        kept.append(reading)
 
 
 def _body(environ: "WSGIEnvironment") -> bytes:
