@@ -80,7 +80,7 @@ class Site:
             assert family is not None
             filler.people("bench", family, self.people, self.secret)
             self.family_bytes = (self._redis_bytes() - before) / self.people
-        filler.clients(self.plans.kits["RS256"].service_id, self.clients)
+        filler.clients(self.plans.kits["RS256"].services[0][0], self.clients)
         self.deployment.stop()
         self.deployment.start()
 
@@ -102,7 +102,7 @@ class Site:
         return _queue([request_text("POST", "/oauth/token", app, body + token) for token in tokens])
 
     def each_another_client(self, round_number: int) -> Plan:
-        secret = self.plans.kits["RS256"].service_secret
+        secret = self.plans.kits["RS256"].services[0][1]
         first = 1 + (round_number % 20) * EACH
         numbers = range(first, first + EACH)
         service = [FORM | basic(f"client{number}", secret) for number in numbers]

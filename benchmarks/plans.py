@@ -39,6 +39,7 @@ PATHS: Final = {
 }
 # More would only wait in line for it: for the hashes of passwords, and for SQL.
 MOST_CONNECTIONS: Final = {"password": 32, "authorization": 32, "authorization_code": 32}
+SERVICES: Final = 4
 NEEDS: Final = {"authorization_code": "authorization", "revocation": "client_credentials"}
 
 Plan = dict[str, Any]
@@ -62,11 +63,11 @@ def basic(client_id: str, client_secret: str) -> dict[str, str]:
 class Kit:
     """Of one signature algorithm: clients that get such tokens, a user signed in, and tokens.
 
+    `services`: clients with their secrets; with one, its limit would be measured where a token costs little.
     `refresh_tokens`: live ones, that the last plan left. `spare`: access tokens to revoke. `codes`: to exchange.
     """
 
-    service_id: str
-    service_secret: str
+    services: list[tuple[str, str]]
     app_id: str
     app: dict[str, str]
     connections: int
@@ -142,8 +143,8 @@ class Plans:
     @staticmethod
     def _client_credentials(kit: Kit) -> Plan:
         body = urlencode({"grant_type": "client_credentials"})
-        request = request_text("POST", "/oauth/token", FORM | basic(kit.service_id, kit.service_secret), body)
-        return fixed(request) | {"collect": '"access_token":'}
+        requests = (request_text("POST", "/oauth/token", FORM | basic(*service), body) for service in kit.services)
+        return fixed(*requests) | {"collect": '"access_token":'}
 
     @staticmethod
     def _refresh(kit: Kit) -> Plan:
@@ -191,10 +192,7 @@ class Plans:
     @staticmethod
     def _token_by_token(kit: Kit, path: str, tokens: list[str]) -> Plan:
         return fixed(
-            *(
-                request_text("POST", path, FORM | basic(kit.service_id, kit.service_secret), f"token={token}")
-                for token in tokens
-            )
+            *(request_text("POST", path, FORM | basic(*kit.services[0]), f"token={token}") for token in tokens)
         )
 
     @staticmethod
@@ -205,15 +203,18 @@ class Plans:
 
     def _kit(self, alg: str, connections: int) -> Kit:
         common = {"access_token_signed_response_alg": alg, "id_token_signed_response_alg": alg}
-        service = self._client(
-            client_name=f"service {alg}", grant_types=["client_credentials"],
-            scope="posts:create tokens:introspect", **common,
-        )  # fmt: skip
+        services = [
+            self._client(
+                client_name=f"service {number} {alg}", grant_types=["client_credentials"],
+                scope="posts:create tokens:introspect", **common,
+            )
+            for number in range(1, SERVICES + 1)
+        ]  # fmt: skip
         app = self._client(
             client_name=f"app {alg}", grant_types=["authorization_code", "refresh_token"], first_party=True,
             scope="openid profile email offline_access posts:create", redirect_uris=[REDIRECT_URI], **common,
         )  # fmt: skip
-        kit = Kit(*service, app[0], basic(*app), connections)
+        kit = Kit(services, app[0], basic(*app), connections)
         kit.cookie = self._sign_in(kit)
         self._renew(kit)
         kit.refresh_tokens = self._families(kit, connections)
