@@ -8,7 +8,6 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Response, abort, request
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tokenserver import readiness, survey, vitals
 from tokenserver.access import routes as access_routes
@@ -286,11 +285,12 @@ def create_app(settings: Settings | None = None, is_draining: Callable[[], bool]
     app.register_blueprint(openapi.blueprint(settings.issuer, described(settings.issuer)))
     app.register_blueprint(docs_page.blueprint())
     app.wsgi_app = Door(  # type: ignore[method-assign]
-        app, server, require_clock=rooms.clock.require, max_body=MAX_BODY_BYTES
+        app,
+        server,
+        require_clock=rooms.clock.require,
+        max_body=MAX_BODY_BYTES,
+        trusted_proxies=settings.trusted_proxies,
     )
-    if settings.trusted_proxies:
-        # The address alone: host and scheme come from the issuer, never from a header.
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     return app
 
 

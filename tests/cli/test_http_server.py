@@ -16,8 +16,9 @@ import redis
 from tokenserver.cli.crew import in_turn
 from tokenserver.cli.http_connection import REMEMBERED_BYTES, Connection
 from tokenserver.cli.http_server import ERRANDS_FOR_EACH, TOGETHER, HttpServer, Limits
-from tokenserver.storage.aside import READ, AtOnce, Kept, Reading, afterwards, elsewhere, loop
+from tokenserver.storage.aside import afterwards, elsewhere, loop
 from tokenserver.storage.round_trips import RoundTrips
+from tokenserver.web.usual import Answer, Kept
 
 PATIENCE = 30
 THREADS = 2
@@ -250,28 +251,40 @@ class Parsing:
         monkeypatch.setattr(Connection, "_feed", count)
 
 
+class Told:
+    """A usual request; answered with what it says."""
+
+    def __init__(self, environ):
+        self.environ = environ
+        self.body = None
+
+    @property
+    def is_read(self):
+        return self.body is not None
+
+    def answer(self):
+        if self.body is None:
+            self.body = b"".join(told(self.environ, lambda *_: None))
+        return Answer(Kept("200 OK", (("Content-Length", str(len(self.body))),)), (), self.body)
+
+    def at_once(self, afterwards):
+        return None
+
+
 def test_who_says_the_same_again_is_read_once(run, monkeypatch):
-    """As long as nothing else was said meanwhile, whatever an application does to the environment."""
+    """As long as nothing else was said meanwhile."""
     judged = []
 
     def is_light(environ, _body):
         judged.append(environ["PATH_INFO"])
         return True
 
-    def application(environ, start_response):
-        assert "spoiled" not in environ
-        body = environ["wsgi.input"].read()
-        start_response("200 OK", [])
-        answer = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {body.decode()} {environ['HTTP_HOST']}"
-        environ.update(spoiled=1, HTTP_HOST="spoiled", PATH_INFO="/spoiled")
-        return [answer.encode()]
-
     parsing = Parsing(monkeypatch)
-    server = run(application, is_light=is_light)
+    server = run(is_light=is_light, usual=Told)
     get = b"GET /light/%d HTTP/1.1\r\nHost: x\r\n\r\n"
     post = b"POST /light/%d HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
     with server.connect() as connection, server.connect() as other:
-        for said, answer in ((get, b"GET /light/%d  x"), (post, b"POST /light/%d hello x")):
+        for said, answer in ((get, b"GET /light/%d? "), (post, b"POST /light/%d? hello")):
             for number, times in ((1, 5), (2, 1), (1, 2)):
                 before = parsing.times, len(judged)
                 for _ in range(times):
@@ -280,50 +293,53 @@ def test_who_says_the_same_again_is_read_once(run, monkeypatch):
                 assert one_of(other, said % number) == answer % number
 
 
-def test_what_was_read_in_a_request_is_there_when_its_bytes_come_again(run):
-    def application(environ, start_response):
-        start_response("200 OK", [])
-        read = environ.get(READ)
-        if read is None:
-            return [b"nothing is kept"]
-        read.append(Reading(application))
-        return [b"%d" % len(read)]
+class Refused(Told):
+    """What it says can't be read."""
 
-    server = run(application)
-    said = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
-    with server.connect() as connection, server.connect() as other:
-        assert [one_of(connection, said % b"light/1") for _ in range(3)] == [b"1", b"2", b"3"]
-        assert one_of(other, said % b"light/1") == b"1"
-        assert [one_of(connection, said % path) for path in (b"light/2", b"light/1")] == [b"1", b"1"]
-        assert one_of(connection, said % b"heavy") == b"nothing is kept"
+    is_read = False
+
+
+@pytest.mark.parametrize("usual", [Refused, lambda _: None], ids=["unreadable", "unusual"])
+def test_what_is_not_usual_or_can_not_be_read_is_not_remembered(run, monkeypatch, usual):
+    parsing = Parsing(monkeypatch)
+    server = run(usual=usual)
+    with server.connect() as connection:
+        for _ in range(3):
+            assert one_of(connection, b"GET /light HTTP/1.1\r\nHost: x\r\n\r\n") == b"GET /light? "
+    assert parsing.times == 3
 
 
 class Document:
-    """An application with an answer that it keeps. `asked`: how often it was called; `told`: what followed."""
+    """A usual request for what is kept. `asked`: how often `answer` was called; `told`: what followed."""
+
+    is_read = True
 
     def __init__(self, status="200 OK", *, fields=(("X-Kept", "a"),), body=b"kept"):
-        self.kept = Kept(status, fields, body)
+        self.kept = Kept(status, fields)
+        self.body = body
         self.is_there = True
         self.asked = 0
         self.named = 0
         self.told = []
 
-    def __call__(self, environ, start_response):
+    def __call__(self, _environ):
+        return self
+
+    def answer(self):
         self.asked += 1
-        if READ in environ and not environ[READ]:
-            environ[READ].append(Reading(self, self.at_once))
-        return self.answer(start_response)
+        return self.named_anew()
 
-    def answer(self, start_response):
-        start_response(self.kept.status, [*self.kept.fields, self.name()])
-        return [self.kept.body]
+    def at_once(self, afterwards):
+        if not self.is_there:
+            return None
+        answer = self.named_anew()
+        afterwards(self.told.extend, self.named)
+        return answer
 
-    def name(self):
+    def named_anew(self):
         self.named += 1
-        return ("X-Name", str(self.named))
-
-    def at_once(self):
-        return AtOnce(self.kept, self.name(), self.told.extend, self.named) if self.is_there else None
+        length = [("Content-Length", str(len(self.body)))] if self.body else []
+        return Answer(self.kept, [("X-Name", str(self.named)), *length], self.body)
 
 
 def whole(connection, said):
@@ -331,20 +347,15 @@ def whole(connection, said):
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(65536)
-    return re.sub(rb"(?<=Date: )[^\r]+", b"now", answer)
+    return re.sub(rb"(?<=Date: )[^\r]+", b"now", answer).decode()
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "length"), [("200 OK", b"kept", b"Content-Length: 4\r\n"), ("304 NOT MODIFIED", b"", b"")]
-)
-@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_what_is_kept_is_answered_at_once(run, status, body, length, version):
+@pytest.mark.parametrize(("status", "body"), [("200 OK", b"kept"), ("304 NOT MODIFIED", b"")])
+@pytest.mark.parametrize(("version", "option"), [("1.1", ""), ("1.0", "Connection: keep-alive\r\n")])
+def test_what_is_kept_is_answered_at_once(run, status, body, version, option):
     document = Document(status, body=body)
-    server = run(document)
-    said = b"GET /light HTTP/%b\r\nHost: x\r\n%b\r\n" % (
-        version,
-        b"Connection: keep-alive\r\n" if version == b"1.0" else b"",
-    )
+    server = run(usual=document)
+    said = f"GET /light HTTP/{version}\r\nHost: x\r\n{option}\r\n".encode()
     with server.connect() as connection:
         answers = [whole(connection, said) for _ in range(4)]
         assert document.asked == 1
@@ -352,46 +363,46 @@ def test_what_is_kept_is_answered_at_once(run, status, body, length, version):
         answers.append(whole(connection, said))
         document.is_there = False
         answers.append(whole(connection, said))
-    keeping = b"Connection: keep-alive\r\n" if version == b"1.0" else b""
-    assert [sorted(answer.split(b"\r\n")) for answer in answers] == [
-        sorted(
-            b"HTTP/1.1 %b\r\nX-Kept: %b\r\nX-Name: %d\r\n%b%bDate: now\r\n\r\n%b".__mod__(
-                (status.encode(), b"a" if number < 5 else b"b", number, length, keeping, body)
-            ).split(b"\r\n")
-        )
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    assert answers == [
+        f"HTTP/1.1 {status}\r\nX-Kept: {'a' if number < 5 else 'b'}\r\nX-Name: {number}\r\n{length}{option}"
+        f"Date: now\r\n\r\n{body.decode()}"
         for number in range(1, 7)
     ]
     assert document.asked == 2
     assert document.told == [2, 3, 4, 5]
 
 
-def test_what_is_kept_says_when_it_is_the_last_answer(run):
-    document = Document()
+@pytest.mark.parametrize("usual", [Document(), Told], ids=["at once", "decided"])
+def test_what_is_usual_says_when_it_is_the_last_answer(run, usual):
     draining = []
-    server = run(document, is_draining=lambda: bool(draining))
+    server = run(usual=usual, is_draining=lambda: bool(draining))
     said = b"GET /light HTTP/1.1\r\nHost: x\r\n\r\n"
     with server.connect() as connection:
         for _ in range(2):
-            assert b"Connection: close" not in whole(connection, said)
-        assert document.asked == 1
+            assert "Connection: close" not in whole(connection, said)
         draining.append(True)
-        assert b"Connection: close" in whole(connection, said)
+        assert whole(connection, said).count("Connection: close") == 1
         assert heard(connection) == b""
 
 
-def test_a_fault_where_an_answer_is_kept_ends_its_connection_alone(run, caplog):
+def test_a_fault_in_what_is_usual_ends_its_connection_alone(run, caplog):
     document = Document()
-    server = run(document)
+    server = run(usual=document)
     said = b"GET /light HTTP/1.1\r\nHost: x\r\n\r\n"
     with server.connect() as connection, server.connect() as other:
         whole(connection, said)
         whole(other, said)
-        document.kept = None
+        for fault in (Kept("200 OK", (("X-Kept", 1),)), Kept("200 OK", (("X-Kept", "a\r\nb"),))):
+            document.kept = fault
+            with server.connect() as new:
+                assert "500 Internal Server Error" in whole(new, said)
+            assert "a request could not be answered" in caplog.text
         connection.sendall(said)
         assert heard(connection) == b""
+        assert "a connection could not be served" in caplog.text
         document.kept = Document().kept
-        assert b"X-Name" in whole(other, said)
-    assert "a connection could not be served" in caplog.text
+        assert "X-Name" in whole(other, said)
 
 
 def one_of(connection, *parts):
@@ -407,7 +418,7 @@ def one_of(connection, *parts):
 
 def test_what_is_remembered_is_one_whole_request_of_the_loop(run, monkeypatch):
     parsing = Parsing(monkeypatch)
-    server = run()
+    server = run(usual=Told)
     one = b"GET /light/1 HTTP/1.1\r\nHost: x\r\n\r\n"
     long = one.replace(b"Host", b"X: %b\r\nHost" % (b"a" * REMEMBERED_BYTES))
     heavy = one.replace(b"/light", b"/heavy")

@@ -7,20 +7,21 @@ from base64 import b64encode
 from contextlib import contextmanager
 
 import pytest
-from werkzeug.test import Client
+from werkzeug.test import Client, EnvironBuilder
 from werkzeug.wrappers import Response
 
 from tests.conftest import PASSWORD
 from tokenserver.app import rooms_of
-from tokenserver.oauth.endpoints.door import DOCUMENTS, Door
+from tokenserver.oauth.endpoints.door import ACCEPTED, DOCUMENTS, Door
 from tokenserver.signals import metrics, traces
 from tokenserver.signals.instruments import REGISTRY
-from tokenserver.storage.aside import READ
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 PAGE = "https://app.example"
 FORM = "application/x-www-form-urlencoded"
+PUBLIC = sorted(each.removeprefix("GET ") for each in DOCUMENTS)
+JWKS = "/.well-known/jwks.json"
 # Each answer has its own: tokens, moments, and what is left of a limit at this moment.
 OWN = re.compile(r'eyJ[\w.-]+|rt_[\w-]+|"(?:exp|iat)": \d+|(?<=r=)\d+(;t=\d+)?')
 
@@ -53,11 +54,31 @@ def ask(app):
     def ask(*args, by_door=True, **options):
         options.setdefault("headers", {})["X-Request-ID"] = "id-of-this-test"
         response = clients[by_door].open(*args, **options)
-        fields = [(name, OWN.sub("…", value)) for name, value in response.headers if name != "Content-Length"]
         assert int(response.headers.get("Content-Length", 0)) >= len(response.data)
-        return response.status, sorted(fields), OWN.sub("…", response.text)
+        return told(response.status, response.headers, response.text)
 
     return ask
+
+
+def told(status, fields, text):
+    fields = [(name, OWN.sub("…", value)) for name, value in fields if name != "Content-Length"]
+    return status, sorted(fields), OWN.sub("…", text)
+
+
+def said(answer):
+    kept, fields, body = answer
+    return told(kept.status, [*kept.fields, *fields], body.decode())
+
+
+@pytest.fixture
+def usual(app):
+    """What `ask` is asked, for the HTTP server to answer again and again."""
+
+    def usual(*args, headers=None, **options):
+        headers = {"X-Request-ID": "id-of-this-test"} | (headers or {})
+        return app.wsgi_app.usual(EnvironBuilder(*args, headers=headers, **options).get_environ())
+
+    return usual
 
 
 @pytest.fixture
@@ -192,8 +213,8 @@ def test_tokens_elsewhere_are_left_to_flask(ask, path, unusual):
     assert ask(path, by_door=False, **unusual) == ask(path, **unusual)
 
 
-@pytest.mark.parametrize("name", [*USUAL, *PROTECTED, *DOCUMENTS])
-def test_what_a_connection_remembers_is_not_read_again(ask, dispatched, api, secret, name):
+@pytest.mark.parametrize("name", [*USUAL, *PROTECTED, *PUBLIC])
+def test_what_is_usual_is_answered_again_and_again_without_being_read(ask, usual, dispatched, api, secret, name):
     api.register()
     signed_in = {"grant_type": "password", "client_id": "first-party", "username": "ann", "password": PASSWORD}
     token = api.token(**signed_in, scope="openid").json["access_token"]
@@ -201,36 +222,40 @@ def test_what_a_connection_remembers_is_not_read_again(ask, dispatched, api, sec
     request = {"headers": {"Authorization": f"Bearer {token}"}}
     if data is not None:
         request = form(data.format(token=token), Authorization=f"Basic {secret}")
-    ask(path, **request)  # a document is Flask's the first time
-    read = []
-    first = ask(path, environ_overrides={READ: read}, **request)
+    first = ask(path, **request)  # a document is Flask's the first time
     assert first[0] == "200 OK"
-    assert (read[0].at_once is not None) == (path in DOCUMENTS)
-    unreadable = {"CONTENT_TYPE": "x", "PATH_INFO": "/x", "QUERY_STRING": "x", "HTTP_AUTHORIZATION": "x"}
+    asked = usual(path, **request)
     with quiet(dispatched):
-        again = ask(path, environ_overrides={READ: read} | unreadable, **request)
-    assert again == first
+        assert [said(asked.answer()) for _ in range(3)] == [first] * 3
+    assert asked.is_read
 
 
-@pytest.mark.parametrize("name", ["repeated", "NUL", "unusual"])
-def test_nothing_is_remembered_that_could_not_be_read(ask, secret, name):
-    path, data, headers = REFUSED.get(
-        name, ("/oauth/token", "grant_type=client_credentials", {"Accept": "text/html"})
-    )
-    read = []
+@pytest.mark.parametrize("name", ["repeated", "NUL"])
+def test_what_can_not_be_read_is_refused(ask, usual, secret, name):
+    path, data, headers = REFUSED[name]
     request = form(data, **{key: value.format(secret=secret) for key, value in headers.items()})
-    assert ask(path, environ_overrides={READ: read}, **request)[0][0] == "4"
-    assert read == []
+    asked = usual(path, **request)
+    assert said(asked.answer()) == ask(path, by_door=False, **request)
+    assert not asked.is_read
 
 
-def test_what_is_remembered_is_decided_anew(ask, secret, rooms):
-    read = []
-    request = form("grant_type=client_credentials", Authorization=f"Basic {secret}")
-    request["environ_overrides"] = {READ: read}
-    assert ask("/oauth/token", **request)[0] == "200 OK"
+def test_what_is_usual_is_decided_anew(usual, secret, rooms):
+    asked = usual("/oauth/token", **form("grant_type=client_credentials", Authorization=f"Basic {secret}"))
+    assert said(asked.answer())[0] == "200 OK"
     rooms.feed.change(lambda tx, change: rooms.clients.rotate_secret(tx, change, "web"))
-    assert read
-    assert ask("/oauth/token", **request)[0] == "401 UNAUTHORIZED"
+    for _ in range(2):
+        status, fields, body = said(asked.answer())
+        assert status == "401 UNAUTHORIZED"
+        assert ("X-Request-ID", "id-of-this-test") in fields
+        assert "invalid_client" in body
+
+
+@pytest.mark.parametrize("accept", sorted(ACCEPTED))
+def test_whatever_the_usual_clients_accept_is_usual(ask, dispatched, secret, accept):
+    headers = {"Authorization": f"Basic {secret}", "Accept": accept}
+    behind = ask("/oauth/token", by_door=False, **form("grant_type=client_credentials", **headers))
+    with quiet(dispatched):
+        assert ask("/oauth/token", **form("grant_type=client_credentials", **headers)) == behind
 
 
 def test_a_body_that_ends_too_early_is_refused(ask):
@@ -238,7 +263,7 @@ def test_a_body_that_ends_too_early_is_refused(ask):
     assert ask("/oauth/token", by_door=False, **cut) == ask("/oauth/token", **cut)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS)
+@pytest.mark.parametrize("path", PUBLIC)
 def test_documents_are_kept_until_the_ring_changes(app, ask, dispatched, path):
     first = ask(path, by_door=False)
     assert ask(path) == first
@@ -255,95 +280,93 @@ def test_documents_are_kept_until_the_ring_changes(app, ask, dispatched, path):
 
 
 @pytest.fixture
-def kept_at_once(ask, rooms):
-    """What is kept for who asks for a document again: its answer without looking for new keys first."""
+def at_once(ask, usual, rooms):
+    """What is kept for who asks for a document: its answer while somebody else looks for new keys."""
 
-    def kept(path, **headers):
-        read = []
-        rooms.keys._looked_at = 0
-        for _ in range(2):
-            first = ask(path, environ_overrides={READ: read}, headers=headers)
-        rooms.keys._is_looking = True  # somebody else does
-        return first, read[0].at_once
+    def at_once(path=JWKS, **headers):
+        ask(path, headers=dict(headers))
+        rooms.keys._is_looking = True
+        asked = usual(path, headers=headers)
+        return lambda: asked.at_once(lambda *_: None)
 
-    return kept
+    return at_once
 
 
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_a_document_is_there_at_once_for_who_asked_before(ask, kept_at_once, path):
+@pytest.mark.parametrize("path", PUBLIC)
+def test_a_document_is_there_at_once(ask, at_once, path):
     tag = dict(ask(path)[1])["ETag"]
     for headers in ({}, {"If-None-Match": tag}):
-        (status, fields, body), at_once = kept_at_once(path, **headers)
-        kept, own, _, _ = at_once()
-        assert own == ("X-Request-ID", "id-of-this-test")
-        lasting = [field for field in (*kept.fields, own) if field[0] != "Content-Length"]
-        assert (kept.status, sorted(lasting), kept.body.decode()) == (status, fields, body)
+        assert said(at_once(path, **headers)()) == ask(path, by_door=False, headers=dict(headers))
 
 
-def test_who_names_no_request_gets_a_new_id_each_time(app, rooms):
-    http = app.test_client()
-    read = []
-    for _ in range(2):
-        http.get(DOCUMENTS[0], environ_overrides={READ: read})
-    rooms.keys._is_looking = True
-    names = {read[0].at_once().field[1] for _ in range(5)}
+def test_who_names_no_request_gets_a_new_id_each_time(at_once):
+    again = at_once(**{"X-Request-ID": ""})
+    names = {dict(again().fields)["X-Request-ID"] for _ in range(5)}
     assert len(names) == 5
     assert all(re.fullmatch(r"[0-9a-f]{32}", name) for name in names)
 
 
-def test_a_document_at_once_is_told_in_log_and_metrics_as_any_other(app, rooms, caplog):
+def test_a_document_at_once_is_told_in_log_and_metrics_as_any_other(ask, usual, rooms, caplog):
     caplog.set_level("INFO", "tokenserver.request")
-    http = app.test_client()
-    read = []
-    asking = {"User-Agent": "me", "X-Request-ID": "id-of-this-test"}
-    for _ in range(2):
-        http.get(DOCUMENTS[0], environ_overrides={READ: read}, headers=asking)
-    rooms.keys._is_looking = True
 
     def counted():
         REGISTRY.settle()
-        name = "tokenserver_requests_total"
-        labels = {"endpoint": DOCUMENTS[0], "method": "GET", "status": metrics.CLASSES[2]}
-        return REGISTRY.of_process().get_sample_value(name, labels)
+        labels = {"endpoint": JWKS, "method": "GET", "status": metrics.CLASSES[2]}
+        return REGISTRY.of_process().get_sample_value("tokenserver_requests_total", labels)
 
-    before, lines = counted(), len(caplog.messages)
-    _, _, handle, item = read[0].at_once()
-    handle([item, item])
+    ask(JWKS)
+    ask(JWKS)
+    before, lines, later = counted(), len(caplog.messages), []
+    rooms.keys._is_looking = True
+    asked = usual(JWKS)
+    for _ in range(2):
+        assert asked.at_once(lambda *what: later.append(what))
+    assert counted() == before
+    for handle, item in later:
+        handle([item])
     assert counted() == before + 2
-    usual, *again = [re.sub(r"[\d.]+ms", "", line) for line in caplog.messages[lines - 1 :]]
-    assert again == [usual, usual]
+    *others, first, second, third = [re.sub(r"[\d.]+ms", "", line) for line in caplog.messages]
+    assert len(others) == lines - 1
+    assert first == second == third
 
 
-def test_no_document_is_there_at_once_where_somebody_has_to_look_for_keys(kept_at_once, rooms):
-    _, at_once = kept_at_once(DOCUMENTS[0])
-    assert at_once()
+def test_no_document_is_there_at_once_where_somebody_has_to_look_for_keys(at_once, rooms):
+    again = at_once()
+    assert again()
     rooms.keys._is_looking = False
     rooms.keys._looked_at = 0
-    assert at_once() is None
+    assert again() is None
 
 
 def test_no_document_is_there_at_once_that_new_keys_are_missing_in(apps, tmp_path):
     app = apps(keys_dir=tmp_path / "keys")
     rooms = rooms_of(app)
     rooms.ensure_keys()
-    read = []
-    for _ in range(2):
-        app.test_client().get(DOCUMENTS[0], environ_overrides={READ: read})
+    app.test_client().get(JWKS)
     rooms.keys._is_looking = True
-    assert read[0].at_once()
+    asked = app.wsgi_app.usual(EnvironBuilder(JWKS).get_environ())
+    assert asked.at_once(lambda *_: None)
     rooms.keys.rotate(emergency=True)
-    assert read[0].at_once() is None
+    assert asked.at_once(lambda *_: None) is None
 
 
-def test_who_is_traced_is_answered_by_a_span(ask, kept_at_once, monkeypatch):
-    monkeypatch.setattr(traces, "request", lambda *_: Span())
-    _, at_once = kept_at_once(DOCUMENTS[0])
-    assert at_once is None
+def test_a_document_at_once_is_traced_as_any_other(at_once, monkeypatch):
+    spans = []
+    monkeypatch.setattr(traces, "request", lambda *said: spans.append(Span(said)) or spans[-1])
+    again = at_once(traceparent="00-a")
+    del spans[:]
+    assert again()
+    (span,) = spans
+    assert span.said == (f"GET {JWKS}", "00-a")
+    assert span.attributes["http.response.status_code"] == 200
 
 
 class Span:
-    def end(self, *_, **__):
-        pass
+    def __init__(self, said):
+        self.said = said
+
+    def end(self, attributes, *, failed):
+        self.attributes = attributes
 
 
 def test_new_keys_are_in_the_next_document(apps, tmp_path):

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from tokenserver.storage.aside import READ, Kept
+from tokenserver.web.usual import Answer, Fields, Kept, Usual
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -27,8 +27,6 @@ REMEMBERED_KEYS: Final = 1000
 REMEMBERED_BYTES: Final = 2048
 # RFC 9110 sections 15.3.5 and 15.4.5: answers that have no body and say nothing of its length.
 BODILESS: Final = ("204", "304", "1")
-
-Fields = list[tuple[str, str]]
 
 
 class Limits(NamedTuple):
@@ -46,19 +44,13 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """`keeps`: whether the connection is good for another one. `is_known`: the connection remembers it."""
+    """`keeps`: whether the connection is good for another one. `usual`: what its bytes were found to be, when they
+    came before."""
 
     environ: "WSGIEnvironment"
     body: bytes
     keeps: bool
-    is_known: bool = False
-
-    def again(self) -> "Request":
-        """Of one that is known, one that may be written into."""
-        environ = self.environ.copy()
-        if self.body:  # else it has one that is empty
-            environ["wsgi.input"] = io.BytesIO(self.body)
-        return self._replace(environ=environ)
+    usual: Usual | None = None
 
 
 class Refusal(NamedTuple):
@@ -79,12 +71,12 @@ class Connection:
     """`requests`: whole ones that came, in their order; a refusal is the last. `is_busy`: one of them is being
     answered. `since`: when the first byte came of one that isn't whole, on the monotonic clock; 0: there is none.
     `moved_at`: when it was made, or bytes of an answer went last. `unsent`: of the answer. `is_ending`: after this
-    answer. `begun`: an answer that is kept, and its first bytes.
+    answer.
     """
 
     __slots__ = (
-        "_body", "_body_size", "_environ", "_expects", "_head_size", "_heard", "_is_over", "_known", "_limits",
-        "_parser", "_place", "_refusal", "_target", "_to_come", "begun", "descriptor", "is_busy", "is_ending",
+        "_begun", "_body", "_body_size", "_environ", "_expects", "_head_size", "_heard", "_is_over", "_known",
+        "_limits", "_parser", "_place", "_refusal", "_target", "_to_come", "descriptor", "is_busy", "is_ending",
         "is_lingering", "is_watched", "moved_at", "requests", "since", "socket", "unsent",
     )  # fmt: skip
 
@@ -105,7 +97,7 @@ class Connection:
         self._parser = HttpRequestParser(self)
         self._heard = b""  # last, where that was one whole request
         self._known = (self._heard, Request({}, b"", keeps=True))
-        self.begun: tuple[Kept | None, bytes] = (None, b"")
+        self._begun: tuple[Kept | None, bytes] = (None, b"")
         self._forget()
 
     def _forget(self) -> None:
@@ -138,13 +130,20 @@ class Connection:
         elif self.requests or not self.since:  # another one has begun
             self.since = time.monotonic()
 
-    def remember(self, request: Request) -> None:
-        """The one that was read last, before somebody writes into its environment: who polls, or wants the next
-        token, says the same again and again, and the same bytes mean the same."""
-        if self._heard:
-            request.environ[READ] = []
-            known = Request(request.environ.copy(), request.body, keeps=True, is_known=True)
-            self._known = (self._heard, known)
+    def remember(self, request: Request, usual: Usual) -> None:
+        """The one that was read last: who polls, or wants the next token, says the same again and again, and the
+        same bytes mean the same."""
+        if self._heard and usual.is_read:
+            self._known = (self._heard, Request(request.environ, b"", keeps=True, usual=usual))
+
+    def written(self, request: Request, answer: Answer, *, closing: bool) -> tuple[bytes, bool]:
+        """See `Head.written`. What answers have in common is made once."""
+        kept, fields, body = answer
+        if self._begun[0] is not kept:
+            self._begun = (kept, f"HTTP/1.1 {kept.status}\r\n{_lines(kept.fields)}".encode("latin-1"))
+        keeps = request.keeps and not closing
+        end = f"{_lines(fields)}{_option(request, keeps=keeps)}{_end()}"
+        return b"".join((self._begun[1], end.encode("latin-1"), body)), keeps
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -322,7 +321,7 @@ class Head:
 
     def __init__(self) -> None:
         self.status = ""
-        self.fields: Fields = []
+        self.fields: Fields = ()
         self.parts: list[bytes] = []
         self.is_chunked = False
 
@@ -347,29 +346,42 @@ class Head:
     def written(self, request: Request, *, length: int | None, closing: bool) -> tuple[bytes, bool]:
         """The bytes, and whether the connection is good for another request. `length`: of the body where the fields
         don't say it; None: it goes on until it ends. Raises ValueError for what would be more than one line."""
-        begin, keeps = self.begun(request, length=length, closing=closing)
-        return f"{begin}Date: {date()}\r\n\r\n".encode("latin-1"), keeps
-
-    def begun(self, request: Request, *, length: int | None, closing: bool) -> tuple[str, bool]:
-        """What is `written`, as far as it is the same at any time."""
-        lines = "\r\n".join([*map(": ".join, self.fields), ""])
-        if not lines.count("\n") == lines.count("\r") == len(self.fields):
-            raise ValueError("a header field has more than one line")
-        is_old = request.environ["SERVER_PROTOCOL"] != "HTTP/1.1"
+        lines = _lines(self.fields)
         keeps = request.keeps and not closing and "Connection: close" not in lines
         if "Content-Length" not in lines and self.is_length_open:
             if length is not None:
                 lines += f"Content-Length: {length}\r\n"
-            elif is_old:
+            elif _is_old(request):
                 keeps = False  # it ends where the connection does
             else:
                 lines += "Transfer-Encoding: chunked\r\n"
                 self.is_chunked = True
-        if not keeps and "Connection: close" not in lines:
-            lines += "Connection: close\r\n"
-        elif keeps and is_old:
-            lines += "Connection: keep-alive\r\n"
-        return f"HTTP/1.1 {self.status}\r\n{lines}", keeps
+        if "Connection: close" not in lines:
+            lines += _option(request, keeps=keeps)
+        return f"HTTP/1.1 {self.status}\r\n{lines}{_end()}".encode("latin-1"), keeps
+
+
+def _lines(fields: Fields) -> str:
+    lines = "\r\n".join([*map(": ".join, fields), ""])
+    if not lines.count("\n") == lines.count("\r") == len(fields):
+        raise ValueError("a header field has more than one line")
+    return lines
+
+
+def _option(request: Request, *, keeps: bool) -> str:
+    """RFC 9112 section 9.3: what becomes of the connection, where that doesn't go without saying."""
+    if keeps:
+        return "Connection: keep-alive\r\n" if _is_old(request) else ""
+    return "Connection: close\r\n"
+
+
+def _end() -> str:
+    return f"Date: {_date()}\r\n\r\n"
+
+
+def _is_old(request: Request) -> bool:
+    version: str = request.environ["SERVER_PROTOCOL"]
+    return version != "HTTP/1.1"
 
 
 def in_chunk(part: bytes) -> bytes:
@@ -384,14 +396,14 @@ def refused(refusal: Refusal) -> bytes:
     text = f"{refusal.why}\n".encode()
     return (
         f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
-        f"Connection: close\r\nDate: {date()}\r\n\r\n"
+        f"Connection: close\r\nDate: {_date()}\r\n\r\n"
     ).encode("latin-1") + text
 
 
 _dated: tuple[int, str] = (0, "")
 
 
-def date() -> str:
+def _date() -> str:
     """RFC 9110 section 6.6.1."""
     global _dated  # noqa: PLW0603 - made once a second
     now = int(time.time())

@@ -33,13 +33,13 @@ from tokenserver.cli.http_connection import (
     Limits,
     Refusal,
     Request,
-    date,
     in_chunk,
     place_of,
     refused,
 )
-from tokenserver.storage.aside import READ, Aside, Together
+from tokenserver.storage.aside import Aside, Together
 from tokenserver.storage.round_trips import again
+from tokenserver.web.usual import Usual
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -102,8 +102,9 @@ class Task(Aside):
 
 
 class HttpServer:
-    """`is_light`: of a request and its body, whether it seldom asks more than Redis. `may_wait`: whether it may
-    wait for long without working; `waiting` answers those. `threads`: how many work at a time on what isn't light.
+    """`is_light`: of a request and its body, whether it seldom asks more than Redis. `usual`: of those, how it is
+    answered without WSGI; None: with it. `may_wait`: whether it may wait for long without working; `waiting`
+    answers those. `threads`: how many work at a time on what isn't light.
     `is_draining`: then each answer is the last one of its connection. `idle`: tasks without a request. `hub`: what
     they switch to.
     """
@@ -116,6 +117,7 @@ class HttpServer:
         limits: Limits,
         threads: int,
         is_light: Callable[["WSGIEnvironment", bytes], bool],
+        usual: Callable[["WSGIEnvironment"], Usual | None] = lambda _: None,
         may_wait: Callable[["WSGIEnvironment"], bool] = lambda _: False,
         waiting: "WSGIApplication | None" = None,
         is_draining: Callable[[], bool] = lambda: False,
@@ -124,6 +126,7 @@ class HttpServer:
         self._application = application
         self._limits = limits
         self._is_light = is_light
+        self._usual = usual
         self._may_wait = may_wait
         self._waiting = waiting or application
         self._is_draining = is_draining
@@ -288,12 +291,11 @@ class HttpServer:
         request = connection.requests.popleft()
         if isinstance(request, Refusal):
             self._send(connection, refused(request), keeps=False)
-        elif request.is_known:
+        elif request.usual is not None or self._is_light(request.environ, request.body):
             if not self._has_answered_at_once(connection, request):
-                self._start(connection, request.again())
-        elif self._is_light(request.environ, request.body):
-            connection.remember(request)
-            self._start(connection, request)
+                task = self.idle.pop() if self.idle else Task(parent=self.hub)
+                task.loop, task.connection, task.request = self, connection, request
+                task.switch()
         elif self._may_wait(request.environ):
             work = (connection, request, self._waiting)
             threading.Thread(target=self._answer_in_thread, args=work, name="waiting", daemon=True).start()
@@ -303,33 +305,28 @@ class HttpServer:
     # Answers in the loop's thread
 
     def _has_answered_at_once(self, connection: Connection, request: Request) -> bool:
-        """What needs no task, as the answer is there, and its first bytes went on this connection before."""
-        read = request.environ[READ]
-        answer = read[0].at_once() if read and read[0].at_once and not self._is_draining() else None
+        """Without a task: the answer is there."""
+        answer = None if request.usual is None else request.usual.at_once(self.afterwards)
         if answer is None:
             return False
-        kept, (name, value), handle, item = answer
-        if connection.begun[0] is not kept:
-            head = Head()
-            head(kept.status, [*kept.fields])
-            begin, keeps = head.begun(request, length=len(kept.body), closing=False)
-            if not keeps:
-                return False
-            connection.begun = (kept, begin.encode("latin-1"))
-        own = f"{name}: {value}\r\nDate: {date()}\r\n\r\n".encode("latin-1")
-        self._ready.append(Done(connection, b"".join((connection.begun[1], own, kept.body)), keeps=True))
-        self.afterwards(handle, item)
+        self._ready.append(Done(connection, *connection.written(request, answer, closing=self._is_draining())))
         return True
 
-    def _start(self, connection: Connection, request: Request) -> None:
-        task = self.idle.pop() if self.idle else Task(parent=self.hub)
-        task.loop, task.connection, task.request = self, connection, request
-        task.switch()
-
-    # The methods are called by a task
+    # These methods are called by a task
 
     def answer_here(self, connection: Connection, request: Request) -> None:
-        data, keeps = self._answered(request, self._application, None)
+        try:
+            usual = request.usual or self._usual(request.environ)
+            if usual is None:
+                data, keeps = self._answered(request, self._application, None)
+            else:
+                answer = usual.answer()
+                if request.usual is None:
+                    connection.remember(request, usual)
+                data, keeps = connection.written(request, answer, closing=self._is_draining())
+        except Exception:
+            logger.exception("a request could not be answered")
+            data, keeps = refused(FAILED), False
         self._ready.append(Done(connection, data, keeps))  # that of now: it may have been put aside meanwhile
 
     def ask(self, together: Together, item: Any) -> Any:

@@ -114,7 +114,7 @@ def work(address: str, phase: Phase) -> None:
     from tokenserver.app import MAX_BODY_BYTES, create_worker, rooms_of
     from tokenserver.cli.crew import in_turn
     from tokenserver.cli.http_server import HttpServer, Limits
-    from tokenserver.oauth.endpoints.door import is_light
+    from tokenserver.oauth.endpoints.door import is_light, usual_by
     from tokenserver.oauth.endpoints.waiting import prefers_to_wait, waiting
     from tokenserver.tokens.revocation_watch import Watch
 
@@ -145,6 +145,7 @@ def work(address: str, phase: Phase) -> None:
         ),
         threads=settings.threads,
         is_light=is_light,
+        usual=usual_by(application),
         may_wait=prefers_to_wait,
         # Who waited works in the end, and not all at once.
         waiting=waiting(in_turn(application, settings.threads), watch),

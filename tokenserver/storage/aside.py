@@ -5,44 +5,12 @@ and the loop goes on with others. Nothing may be put aside while it holds a lock
 the thread that has to go on. So what asks a store under a lock does all of that `elsewhere`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
 T = TypeVar("T")
-
-# In the environment of a request that its connection remembers: a list, for the `Reading` of its bytes. It is there
-# again when the same bytes come.
-READ: Final = "tokenserver.read"
-
-
-class Kept(NamedTuple):
-    """An answer that is there before it is asked for; `fields` but for those of a single request."""
-
-    status: str
-    fields: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-class AtOnce(NamedTuple):
-    """`field`: of the header, of this request alone. `handle` and `item`: see `afterwards`."""
-
-    kept: Kept
-    field: tuple[str, str]
-    handle: Callable[[Sequence[Any]], None]
-    item: Any
-
-
-class Reading(NamedTuple):
-    """What a request was found to say. `answer`: to it. `at_once`: the same, where that waits for nothing; None,
-    or a call that gives it: `answer` is to be asked. For GET alone."""
-
-    answer: "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]"
-    at_once: Callable[[], AtOnce | None] | None = None
 
 
 class Together(Protocol):

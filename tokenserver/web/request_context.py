@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flask import Flask, Response, request
 
@@ -15,6 +15,7 @@ from tokenserver.signals import lines, metrics, traces
 from tokenserver.signals.traces import RequestSpan
 from tokenserver.storage.aside import afterwards
 from tokenserver.storage.sql import ordered_id_digits
+from tokenserver.web.usual import Afterwards
 
 # A caller may bring its own id for tracing; anything else than plain words would forge log lines.
 CONVERTER: Final = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
@@ -109,38 +110,54 @@ def _new_request_id() -> str:
     return ordered_id_digits(time.time_ns() // 1_000_000)
 
 
-def begin(environ: Mapping[str, Any], path: str, endpoint: str | None) -> RequestContext:
-    """The context of a new request, by its WSGI environment. `path`: printable."""
+class Asker(NamedTuple):
+    """What the contexts have in common of requests that say the same. `request_id`: where they name one."""
+
+    request_id: str | None
+    address: str | None
+    user_agent: str | None
+    method: str
+    path: str
+    endpoint: str | None
+    traceparent: str | None
+
+    def begin(self) -> RequestContext:
+        """The context of a new request, which is this one from here on."""
+        context = self.context()
+        _current.set(context)
+        return context
+
+    def context(self) -> RequestContext:
+        return RequestContext(
+            request_id=self.request_id or _new_request_id(),
+            address=self.address,
+            user_agent=self.user_agent,
+            method=self.method,
+            path=self.path,
+            endpoint=self.endpoint,
+            span=traces.request(self.endpoint or metrics.NO_ENDPOINT, self.traceparent),
+        )
+
+
+def asker(environ: Mapping[str, Any], path: str, endpoint: str | None) -> Asker:
+    """By the WSGI environment. `path`: printable."""
     given = environ.get("HTTP_X_REQUEST_ID", "")
-    context = RequestContext(
-        request_id=given if given and ACCEPTED_ID.fullmatch(given) else _new_request_id(),
-        address=_address(environ.get("REMOTE_ADDR")),
-        user_agent=_printable(environ.get("HTTP_USER_AGENT", ""))[:255] or None,
-        method=environ["REQUEST_METHOD"].upper()[:10],
-        path=path,
-        endpoint=endpoint,
-        span=traces.request(endpoint or metrics.NO_ENDPOINT, environ.get("HTTP_TRACEPARENT")),
-    )
-    _current.set(context)
-    return context
-
-
-def again(context: RequestContext, *, request_id: str | None) -> RequestContext:
-    """Of a request that says the same as another one did on its connection. `request_id`: where it says one."""
-    return RequestContext(
-        request_id=request_id or _new_request_id(),
-        address=context.address,
-        user_agent=context.user_agent,
-        method=context.method,
-        path=context.path,
-        endpoint=context.endpoint,
+    return Asker(
+        given if given and ACCEPTED_ID.fullmatch(given) else None,
+        _address(environ.get("REMOTE_ADDR")),
+        _printable(environ.get("HTTP_USER_AGENT", ""))[:255] or None,
+        environ["REQUEST_METHOD"].upper()[:10],
+        path,
+        endpoint,
+        environ.get("HTTP_TRACEPARENT"),
     )
 
 
 def register(app: Flask) -> None:
     @app.before_request
     def start() -> None:
-        begin(request.environ, _printable(_path().encode("utf-8", "replace").decode())[:255], _endpoint())
+        path = _printable(_path().encode("utf-8", "replace").decode())[:255]
+        asker(request.environ, path, _endpoint()).begin()
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -153,16 +170,11 @@ def register(app: Flask) -> None:
 Answered = tuple[RequestContext, int, str, float, float]  # the status, the path, when (unix s), after how many s
 
 
-def answer(context: RequestContext, status: int, path: str) -> Answered:
-    """For `tell`."""
-    return context, status, path, time.time(), time.perf_counter() - context.started_at
-
-
-def answered(context: RequestContext, status: int, path: str) -> None:
+def answered(context: RequestContext, status: int, path: str, afterwards: Afterwards = afterwards) -> None:
     """The line in the log and the metrics of a request: once for each, whoever answers it. `path`: printable, and
     nothing left out; the path alone, as a query may carry what must not be logged.
     """
-    afterwards(tell, answer(context, status, path))
+    afterwards(_tell, (context, status, path, time.time(), time.perf_counter() - context.started_at))
     if context.span is not None:
         method, endpoint = _labels(context)
         attributes: dict[str, str | int] = {
@@ -175,7 +187,7 @@ def answered(context: RequestContext, status: int, path: str) -> None:
         context.span.end(attributes, failed=status >= 500)
 
 
-def tell(answers: Sequence[Answered]) -> None:
+def _tell(answers: Sequence[Answered]) -> None:
     for context, status, _, _, seconds in answers:
         method, endpoint = _labels(context)
         metrics.requests.count(endpoint, method, metrics.CLASSES[status // 100])
