@@ -2,9 +2,9 @@
 
 import errno
 import os
-import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import prometheus_client
 import pytest
 
 from tokenserver.signals import metrics, shared
-from tokenserver.signals.instruments import MOST_NOTES, REGISTRY, Histogram
+from tokenserver.signals.instruments import MOST_NOTES, REGISTRY, Histogram, Instrument
 
 # Counts as a worker does, says so, and waits for more until its input ends.
 WORKER = """
@@ -173,8 +173,6 @@ def test_files_grow_as_labels_come(tmp_path: Path):
 
 
 def test_two_threads_make_one_child(tmp_path: Path):
-    import threading
-
     shared.enter(None)
     barrier = threading.Barrier(8)
 
@@ -209,15 +207,51 @@ def test_what_is_known_is_there_from_the_start(tmp_path: Path):
     assert found == {(word,) for word in ("rotated", "replayed", "fast_forwarded", "reused", "ended", "expired")}
 
 
-def test_notes_are_added_up_before_they_are_many(tmp_path: Path):
+def value(instrument: Instrument, part: str = "") -> float | None:
+    """Without adding up first."""
+    return REGISTRY.of_process().get_sample_value(instrument.name + part)
+
+
+def test_observations_are_added_up_before_they_are_many():
     """Though nobody reads."""
-    shared.enter(tmp_path)
-    for _ in range(MOST_NOTES + 1):
-        metrics.tokens_issued.count("password")
-    metrics.tokens_issued.count("password", by=2)
-    file = (tmp_path / f"counter_{os.getpid()}.db").read_bytes()
-    assert struct.pack("d", MOST_NOTES + 1) in file
-    assert issued(tmp_path) == MOST_NOTES + 3
+    shared.enter(None)
+    for _ in range(MOST_NOTES):
+        metrics.hash_wait_seconds.observe(0.5)
+    assert value(metrics.hash_wait_seconds, "_count") == 0
+    metrics.hash_wait_seconds.observe(0.5)
+    assert value(metrics.hash_wait_seconds, "_count") == MOST_NOTES + 1
+    assert value(metrics.hash_wait_seconds, "_sum") == (MOST_NOTES + 1) / 2
+
+
+def test_a_counter_takes_fractions_at_once():
+    shared.enter(None)
+    metrics.cpu_seconds.add(0.25)
+    metrics.cpu_seconds.add(0.5)
+    assert value(metrics.cpu_seconds) == 0.75
+
+
+def test_nothing_is_lost_or_counted_twice_while_others_add_up():
+    shared.enter(None)
+    each, interval = 20_000, sys.getswitchinterval()
+
+    def note() -> None:
+        for _ in range(each):
+            metrics.families_rebuilt.count()
+            metrics.hash_wait_seconds.observe(1)
+
+    threads = [threading.Thread(target=note) for _ in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            REGISTRY.settle()
+        REGISTRY.settle()
+    finally:
+        sys.setswitchinterval(interval)
+    assert value(metrics.families_rebuilt) == 4 * each
+    assert value(metrics.hash_wait_seconds, "_count") == 4 * each
+    assert value(metrics.hash_wait_seconds, "_sum") == 4 * each
 
 
 def test_observations_are_added_up_as_prometheus_would(tmp_path: Path):

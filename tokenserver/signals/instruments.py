@@ -3,15 +3,17 @@
 A child is what `labels()` of prometheus_client would look up again each time. Where the value lies in a file that
 the processes of a node share (`signals.shared`), adding to it takes some µs, and a request adds to six of them. So
 `count` and `observe` only take note, and `Registry.settle` adds up: half a second later, or before somebody reads.
+A note is one call that no other thread can come between, of `next` or of a deque's `append`.
 """
 
 import logging
 import math
 import threading
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import product
+from itertools import count, product
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ logger = logging.getLogger("tokenserver.metrics")
 # Seconds. From a rotation on a machine of its own to a store that is about to be given up.
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PREFIX: Final = "tokenserver_"
-# So many notes wait at the most, some 100 KB.
+# So many observations with the same labels wait at the most, 32 KB.
 MOST_NOTES: Final = 1000
 
 
@@ -32,16 +34,12 @@ class Registry:
     def __init__(self) -> None:
         self.instruments: list[Instrument] = []
         self.lock = threading.Lock()
-        # Instrument, values of its labels, the index of a bucket (-1: it has none), and what is added. A deque's
-        # append and popleft are atomic.
-        self._notes: deque[tuple[Instrument, tuple[str, ...], int, float]] = deque()
         self._settling = threading.Lock()
         self._begin(lambda: None)
 
     def _begin(self, reserve: Callable[[], None]) -> None:
         self.reserve = reserve
         self._made: CollectorRegistry | None = None
-        self._notes.clear()
 
     def begin(self, reserve: Callable[[], None]) -> None:
         """Anew: with the values of this process, wherever prometheus_client puts them from now on."""
@@ -51,25 +49,11 @@ class Registry:
         for instrument in self.instruments:
             instrument.announce()
 
-    def note(self, instrument: "Instrument", values: tuple[str, ...], bucket: int, amount: float) -> None:
-        self._notes.append((instrument, values, bucket, amount))
-        if len(self._notes) > MOST_NOTES:
-            self.settle()
-
     def settle(self) -> None:
         """What was noted is in the values when this returns."""
         with self._settling:
-            sums: dict[tuple[Instrument, tuple[str, ...]], dict[int, list[float]]] = {}
-            while True:
-                try:
-                    instrument, values, bucket, amount = self._notes.popleft()
-                except IndexError:
-                    break
-                sum_of_bucket = sums.setdefault((instrument, values), {}).setdefault(bucket, [0, 0.0])
-                sum_of_bucket[0] += 1
-                sum_of_bucket[1] += amount
-            for (instrument, values), buckets in sums.items():
-                instrument.add(values, buckets)
+            for instrument in self.instruments:
+                instrument.settle()
 
     def of_process(self) -> "CollectorRegistry":
         if self._made is None:
@@ -94,22 +78,25 @@ class Instrument:
         self.text = text
         self.labels = labels
         self.known = list(product(*known)) if known or not labels else []
-        self._children: dict[tuple[str, ...], Any] = {}
-        self._parent: Any = None
+        self.forget()
         REGISTRY.instruments.append(self)
 
     def forget(self) -> None:
-        self._children, self._parent = {}, None
+        """What was noted, too."""
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._parent: Any = None
 
     def announce(self) -> None:
         for values in self.known:
             self._child(values)
 
-    def add(self, values: tuple[str, ...], buckets: dict[int, list[float]]) -> None:
-        """By bucket: how many notes, and their sum."""
-        raise NotImplementedError
+    def settle(self) -> None:
+        """One thread at a time."""
 
     def _child(self, values: tuple[str, ...]) -> Any:
+        child = self._children.get(values)
+        if child is not None:
+            return child
         with REGISTRY.lock:
             return self._children.get(values) or self._new_child(values)
 
@@ -150,12 +137,28 @@ class Counter(Instrument):
     kind = "Counter"
     options: dict[str, Any] = {}  # noqa: RUF012
 
-    def count(self, *values: str, by: float = 1) -> None:
-        REGISTRY.note(self, values, -1, by)
+    def forget(self) -> None:
+        super().forget()
+        # Who counts, and the number that it gives next if nobody has counted.
+        self._ticks: dict[tuple[str, ...], count[int]] = {}
+        self._next: dict[tuple[str, ...], int] = {}
 
-    def add(self, values: tuple[str, ...], buckets: dict[int, list[float]]) -> None:
-        child = self._children.get(values)
-        (child or self._child(values)).inc(buckets[-1][1])
+    def count(self, *values: str) -> None:
+        try:
+            next(self._ticks[values])
+        except KeyError:
+            next(self._ticks.setdefault(values, count()))
+
+    def add(self, amount: float, *values: str) -> None:
+        """At once. `amount`: 0 or more."""
+        self._child(values).inc(amount)
+
+    def settle(self) -> None:
+        for values, ticks in list(self._ticks.items()):
+            number = next(ticks)
+            if counted := number - self._next.get(values, 0):
+                self._child(values).inc(counted)
+            self._next[values] = number + 1
 
 
 class Gauge(Instrument):
@@ -170,22 +173,38 @@ class Gauge(Instrument):
         self.options = {"multiprocess_mode": across}
 
     def set(self, number: float, *values: str) -> None:
-        child = self._children.get(values)
-        (child or self._child(values)).set(number)
+        self._child(values).set(number)
 
 
 class Histogram(Instrument):
     kind = "Histogram"
     options: dict[str, Any] = {"buckets": (*SECONDS, math.inf)}  # noqa: RUF012
 
-    def observe(self, seconds: float, *values: str) -> None:
-        REGISTRY.note(self, values, bisect_left(SECONDS, seconds), seconds)
+    def forget(self) -> None:
+        super().forget()
+        self._observed: dict[tuple[str, ...], deque[float]] = {}
 
-    def add(self, values: tuple[str, ...], buckets: dict[int, list[float]]) -> None:
+    def observe(self, seconds: float, *values: str) -> None:
+        try:
+            observed = self._observed[values]
+        except KeyError:
+            observed = self._observed.setdefault(values, deque())
+        observed.append(seconds)
+        if len(observed) > MOST_NOTES:
+            REGISTRY.settle()
+
+    def settle(self) -> None:
+        for values, observed in list(self._observed.items()):
+            seconds = [observed.popleft() for _ in range(len(observed))]
+            if seconds:
+                self._add(values, seconds)
+
+    def _add(self, values: tuple[str, ...], seconds: list[float]) -> None:
         """As `observe` of prometheus_client does it for each."""
-        child = self._children.get(values) or self._child(values)
+        child = self._child(values)
         if child is NOTHING:
             return
-        for bucket, (count, seconds) in buckets.items():
-            child._sum.inc(seconds)  # noqa: SLF001 - there is no other way to add many at once
-            child._buckets[bucket].inc(count)  # noqa: SLF001
+        child._sum.inc(sum(seconds))  # noqa: SLF001 - there is no other way to add many at once
+        buckets = Tally(bisect_left(SECONDS, each) for each in seconds)
+        for bucket, number in buckets.items():
+            child._buckets[bucket].inc(number)  # noqa: SLF001

@@ -136,7 +136,8 @@ class RefreshTokens:
                     return self._stale(bucket) if refusal is Outcome.STALE else Spent(refusal or Outcome.ENDED)
                 self._families.put(family.id, checkpoint.family, self._families.ticket())
                 outcome, live = self._rotate(checkpoint.family, generation, known[bucket], event, "merged")
-                metrics.families_rebuilt.count(by=outcome != Outcome.REUSED)
+                if outcome != Outcome.REUSED:
+                    metrics.families_rebuilt.count()
         # `unverified` again: a process of another version put it there in its form at this very moment (ADR 0030).
         if outcome in {"unverified", Outcome.STALE}:
             return self._stale(bucket)
