@@ -7,14 +7,18 @@ from base64 import b64encode
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import select
 from werkzeug.test import Client, EnvironBuilder
 from werkzeug.wrappers import Response
 
 from tests.conftest import PASSWORD
 from tokenserver.app import rooms_of
-from tokenserver.oauth.endpoints.door import ACCEPTED, DOCUMENTS, Door
+from tokenserver.audit.events import Event
+from tokenserver.audit.models import AuditEvent
+from tokenserver.oauth.endpoints.door import ACCEPTED, DOCUMENTS, ROWS, Door
 from tokenserver.signals import metrics, traces
 from tokenserver.signals.instruments import REGISTRY
+from tokenserver.web.request_context import current
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
@@ -58,6 +62,14 @@ def ask(app):
         return told(response.status, response.headers, response.text)
 
     return ask
+
+
+def events(rooms):
+    """All that are in the log, in their order."""
+    rooms.trail.drain_all()
+    columns = (AuditEvent.event, AuditEvent.outcome, AuditEvent.reason, AuditEvent.client_id, AuditEvent.path)
+    query = select(*columns).where(AuditEvent.path.is_not(None)).order_by(AuditEvent.at)
+    return [tuple(str(each) for each in row) for row in rooms.database.read(lambda tx: tx.execute(query).all())]
 
 
 def told(status, fields, text):
@@ -146,10 +158,11 @@ def test_refusals_are_flasks_answers_and_events(ask, dispatched, secret, rooms, 
     path, data, headers = REFUSED[name]
     headers = {key: value.format(secret=secret) for key, value in headers.items()}
     behind = ask(path, by_door=False, **form(data, **headers))
-    rooms.trail.drain_all()
     assert behind[0][0] == "4"
+    recorded = events(rooms)
     with quiet(dispatched):
         assert ask(path, **form(data, **headers)) == behind
+    assert events(rooms) == recorded * 2
 
 
 @pytest.mark.parametrize(
@@ -393,6 +406,21 @@ def test_the_wrong_clock_decides_nothing_here_either(ask, dispatched, rooms, sec
 def test_a_sign_in_by_the_grant_leaves_the_same_events(ask, api, rooms):
     api.register()
     data = f"grant_type=password&client_id=first-party&username=ann&password={PASSWORD.replace(' ', '+')}"
+    before = events(rooms)
     behind = ask("/oauth/token", by_door=False, **form(data))
     assert behind[0] == "200 OK"
+    recorded = events(rooms)[len(before) :]
+    assert "token:issued" in [event for event, *_ in recorded]
     assert ask("/oauth/token", **form(data)) == behind
+    assert sorted(events(rooms)[len(before) :]) == sorted(recorded * 2)
+
+
+def test_what_happens_on_the_way_to_a_success_is_recorded(usual, rooms, monkeypatch):
+    def answer(server, said):
+        current().events.append(rooms.trail.describe(Event.LOGIN_FAILED, outcome="denied", reason="on the way"))
+        return b"{}", "application/json"
+
+    row = ROWS["GET /users/me"]
+    monkeypatch.setitem(ROWS, "GET /users/me", row._replace(read=lambda *_: "said", answer=answer))
+    assert said(usual("/users/me").answer())[0] == "200 OK"
+    assert [reason for _, _, reason, *_ in events(rooms)] == ["on the way"]
